@@ -1,0 +1,326 @@
+"""
+Every failure that this project raises on purpose, in one tree.
+
+    KryonixError                      1
+    ├── UsageError                    2   the request itself is wrong
+    ├── Interrupted                 130   the operator stopped the run
+    ├── ConfigError                  10
+    │   ├── InvalidName              11   a tenant, source or region name that is not allowed
+    │   ├── TenantUnknown            12
+    │   ├── TenantExists             13
+    │   ├── InvalidUrl               14
+    │   ├── SecretMissing            15   no passphrase or key file, or no credentials
+    │   └── ServerUnreachable        16   the Prefect server does not answer
+    ├── TransientError               30   trying again can help
+    │   ├── StoreUnavailable         31
+    │   ├── StoreThrottled           32   the store asked to slow down
+    │   └── AlreadyRunning           33   another run holds this restore
+    ├── StoreError                   40
+    │   ├── ObjectMissing            41
+    │   ├── ObjectExists             42
+    │   ├── StoreFull                43
+    │   ├── StoreDenied              44
+    │   └── StoreUnsupported         45   the store lacks something this project relies on
+    ├── RepositoryError              50
+    │   ├── RepositoryMissing        51
+    │   ├── RepositoryExists         52
+    │   ├── FormatUnsupported        53
+    │   ├── KeyRefused               54   a wrong passphrase, key file or master key
+    │   ├── Damaged                  55   an object is not what it was when it was written
+    │   └── SnapshotUnknown          56
+    ├── SourceError                  60
+    │   ├── SourceMissing            61
+    │   └── SourceUnreadable         62
+    └── RestoreError                 70
+        ├── WouldOverwrite           71
+        ├── UnsafePath               72   an entry would leave the restore's target
+        ├── TargetFull               73
+        ├── RestoreUnknown           74
+        └── ValidationFailed         75   what was restored is not what was saved
+
+The number is the command's exit code; 3 is kept for a backup that is complete but for the
+entries its report names. A message is lower case and names the object; the hint tells the
+operator what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class KryonixError(Exception):
+    """Anything this project can explain to an operator."""
+
+    exit_code: ClassVar[int] = 1
+    hint: str = "Run the command again with --verbose and look at the log."
+    tenant: str | None = None
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        if hint is not None:
+            self.hint = hint
+
+    @property
+    def message(self) -> str:
+        """What happened, without the hint."""
+        return str(self.args[0])
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UsageError(KryonixError):
+    """The request itself is wrong."""
+
+    exit_code = 2
+    hint = "Run the command with --help to see what it takes."
+
+
+class Interrupted(KryonixError):
+    """The operator stopped the run."""
+
+    exit_code = 130
+    hint = "Run the same command again: what is stored already is not stored twice."
+
+
+class ConfigError(KryonixError):
+    """The settings cannot be used as they are."""
+
+    exit_code = 10
+    hint = "Correct the setting that the message names."
+
+
+class InvalidName(ConfigError):
+    """A tenant, source or region name that is not allowed."""
+
+    exit_code = 11
+    hint = (
+        "Use 1 to 40 lower-case letters, digits and hyphens, starting with a letter and not"
+        " ending with a hyphen."
+    )
+
+
+class TenantUnknown(ConfigError):
+    """No tenant of that name is registered here."""
+
+    exit_code = 12
+    hint = (
+        "See 'kryonix tenant list'; register it with 'kryonix tenant add', or bring it back from"
+        " its repository with 'kryonix catalog rebuild ID --region NAME=URL'."
+    )
+
+
+class TenantExists(ConfigError):
+    """The tenant is registered already."""
+
+    exit_code = 13
+    hint = "Choose another id, or remove the tenant first with 'kryonix tenant remove ID'."
+
+
+class InvalidUrl(ConfigError):
+    """A region's or a source's address cannot be understood."""
+
+    exit_code = 14
+    hint = "Write it like file:///dir, s3://bucket?endpoint=http://host:port or files:///dir."
+
+
+class SecretMissing(ConfigError):
+    """No passphrase or key file is set, or no credentials."""
+
+    exit_code = 15
+    hint = "Set KRYONIX_PASSPHRASE_FILE (or KRYONIX_PASSPHRASE) for this tenant."
+
+
+class ServerUnreachable(ConfigError):
+    """The Prefect server does not answer."""
+
+    exit_code = 16
+    hint = "Start it with 'kryonix up', or set PREFECT_API_URL to the one you use."
+
+
+class TransientError(KryonixError):
+    """Something outside failed for now; trying again can help."""
+
+    exit_code = 30
+    hint = "Try again in a moment; nothing was lost."
+
+
+class StoreUnavailable(TransientError):
+    """The object store did not answer, or broke off."""
+
+    exit_code = 31
+    hint = "Check the network and the store's address, then run the same command again."
+
+
+class StoreThrottled(TransientError):
+    """The object store asked to be called less often."""
+
+    exit_code = 32
+    hint = "Wait, then run the same command again, with fewer backups at a time."
+
+
+class AlreadyRunning(TransientError):
+    """Another process works on the same restore."""
+
+    exit_code = 33
+    hint = "Wait for it to end; its lock ends with its process."
+
+
+class StoreError(KryonixError):
+    """The object store refused a request."""
+
+    exit_code = 40
+    hint = "Check the region's address and its store."
+
+
+class ObjectMissing(StoreError):
+    """An object that should be there is not."""
+
+    exit_code = 41
+    hint = "Run 'kryonix verify ID --level structure' to learn what depends on it."
+
+
+class ObjectExists(StoreError):
+    """An object of that name is there already; objects are never overwritten."""
+
+    exit_code = 42
+    hint = "Use another bucket or directory: this one holds something else."
+
+
+class StoreFull(StoreError):
+    """The store has no room left."""
+
+    exit_code = 43
+    hint = "Free or add space in the region that the message names, then run the command again."
+
+
+class StoreDenied(StoreError):
+    """The store refuses these credentials, or this user."""
+
+    exit_code = 44
+    hint = "Check the region's credentials and the policy of its bucket or directory."
+
+
+class StoreUnsupported(StoreError):
+    """The store lacks something that safe writing relies on."""
+
+    exit_code = 45
+    hint = "Use a store with conditional creation (S3 If-None-Match, or hard links on a disk)."
+
+
+class RepositoryError(KryonixError):
+    """The repository cannot be used as it is."""
+
+    exit_code = 50
+    hint = "Run 'kryonix verify ID' to see the state of the repository."
+
+
+class RepositoryMissing(RepositoryError):
+    """There is no repository at that address."""
+
+    exit_code = 51
+    hint = "Check the region's address; a new tenant's repository is made by 'kryonix tenant add'."
+
+
+class RepositoryExists(RepositoryError):
+    """There is a repository at that address already."""
+
+    exit_code = 52
+    hint = (
+        "Use an empty bucket or directory; to take over an existing repository run"
+        " 'kryonix catalog rebuild ID --region NAME=URL'."
+    )
+
+
+class FormatUnsupported(RepositoryError):
+    """The repository was written by a version that this one cannot read."""
+
+    exit_code = 53
+    hint = "Use a newer kryonix-backup."
+
+
+class KeyRefused(RepositoryError):
+    """The passphrase, key file or master key does not open this repository."""
+
+    exit_code = 54
+    hint = "Check that KRYONIX_PASSPHRASE (or its file) belongs to this tenant."
+
+
+class Damaged(RepositoryError):
+    """An object is not what it was when it was written."""
+
+    exit_code = 55
+    hint = (
+        "Do not delete anything. Run 'kryonix verify ID --level data' to see what is affected,"
+        " then bring the object back from another region."
+    )
+
+
+class SnapshotUnknown(RepositoryError):
+    """No snapshot fits what was asked for."""
+
+    exit_code = 56
+    hint = "See 'kryonix snapshots ID'."
+
+
+class SourceError(KryonixError):
+    """A source cannot be read or written."""
+
+    exit_code = 60
+    hint = "Check the source's address and that this user may read it."
+
+
+class SourceMissing(SourceError):
+    """There is nothing at the source's address."""
+
+    exit_code = 61
+    hint = "Check the source's address; see 'kryonix tenant show ID'."
+
+
+class SourceUnreadable(SourceError):
+    """An entry of a source cannot be read."""
+
+    exit_code = 62
+    hint = "Give the backup's user the right to read it, or exclude it."
+
+
+class RestoreError(KryonixError):
+    """A restore cannot go on."""
+
+    exit_code = 70
+    hint = "Nothing was replaced. Correct what the message names and restore again."
+
+
+class WouldOverwrite(RestoreError):
+    """The target holds entries that the restore would replace."""
+
+    exit_code = 71
+    hint = "Restore into another directory with --to, or say --overwrite."
+
+
+class UnsafePath(RestoreError):
+    """An entry would be written outside the restore's target."""
+
+    exit_code = 72
+    hint = "The snapshot or the target was tampered with; restore into an empty directory."
+
+
+class TargetFull(RestoreError):
+    """The target has no room for what is to be restored."""
+
+    exit_code = 73
+    hint = "Free space at the target, or restore a part with --include."
+
+
+class RestoreUnknown(RestoreError):
+    """No restore of that id has left a journal."""
+
+    exit_code = 74
+    hint = "Start a new restore, without --resume."
+
+
+class ValidationFailed(RestoreError):
+    """What was restored is not what was saved."""
+
+    exit_code = 75
+    hint = "The target was left as it was. Run 'kryonix verify ID --level data'."

@@ -1,0 +1,136 @@
+"""
+The values that travel between the parts of the engine, and the names of things.
+
+A *tenant* owns sources and one repository in every region it uses.
+A *source* is one service of a tenant, as its adapter sees it; it is dumped in *parts*.
+A part is a sorted sequence of *entries*: files, tables, keys or queues.
+A *chunk* is a run of an entry's plaintext bytes, named by the keyed hash of its content.
+A *snapshot* names everything that one run of a backup saw.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, NamedTuple, NewType
+
+from kryonix_backup.errors import InvalidName
+
+TenantId = NewType("TenantId", str)
+SourceName = NewType("SourceName", str)
+RegionName = NewType("RegionName", str)
+SnapshotId = NewType("SnapshotId", str)
+RestoreId = NewType("RestoreId", str)
+RepositoryId = NewType("RepositoryId", str)
+KeyId = NewType("KeyId", str)
+PackId = NewType("PackId", str)
+ChunkId = NewType("ChunkId", bytes)
+
+Blob = bytes | bytearray | memoryview
+
+KIB = 1 << 10
+MIB = 1 << 20
+CHUNK_ID_BYTES = 32
+
+_NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
+_RUN_ID = re.compile(r"\d{8}t\d{6}z-[0-9a-f]{16}", re.ASCII)
+
+
+class Tier(StrEnum):
+    """What a tenant was promised; the figures are in PLATFORM's table of tiers."""
+
+    ENTERPRISE = "enterprise"
+    PROFESSIONAL = "professional"
+    STANDARD = "standard"
+
+
+class BackupKind(StrEnum):
+    """How much of a source one run reads."""
+
+    FULL = "full"
+    INCREMENTAL = "incremental"
+    LOG = "log"
+
+
+class EntryKind(StrEnum):
+    """What an entry is; sources other than file trees have only files."""
+
+    FILE = "file"
+    DIRECTORY = "dir"
+    SYMLINK = "symlink"
+    HARDLINK = "hardlink"
+    FIFO = "fifo"
+    SOCKET = "socket"
+    CHARACTER_DEVICE = "char"
+    BLOCK_DEVICE = "block"
+
+
+class Entry(NamedTuple):
+    """
+    One thing in a part of a source, with where its content is.
+
+    ``path`` is relative, of raw bytes with ``/`` between names; entries of a part are in the order
+    of `sort_key`. ``size`` is in bytes. ``refs`` holds the content's chunks in order, a
+    32-byte id and a big-endian 32-bit length each; when ``indirect`` is true they are chunks of
+    such a list instead. ``stamp`` is what tells the source that the entry has not changed, and
+    ``meta`` is whatever the source needs to bring it back; both hold only what msgpack can say.
+    """
+
+    path: bytes
+    kind: EntryKind
+    size: int
+    refs: bytes = b""
+    indirect: bool = False
+    stamp: Any = None
+    meta: Mapping[str, Any] = {}
+
+    @property
+    def text(self) -> str:
+        """The path for people: bytes that are not UTF-8 are written as \\xNN."""
+        return self.path.decode("utf-8", "backslashreplace")
+
+
+def sort_key(path: bytes) -> bytes:
+    """The order of entries: name by name, so that everything in a directory follows it."""
+    return path.replace(b"/", b"\0")
+
+
+class Problem(NamedTuple):
+    """Something that kept an entry from being saved or restored as it is."""
+
+    path: str
+    reason: str
+
+
+def check_name(value: str, what: str) -> str:
+    """
+    The value itself when it may name a tenant, a source or a region.
+
+    Raises InvalidName: names reach bucket names, paths, SQL and URLs, so only a DNS label passes.
+    """
+    if not _NAME.fullmatch(value):
+        shown = ascii(value if len(value) <= 48 else value[:45] + "...")
+        raise InvalidName(f"{what} {shown} is not a valid name")
+    return value
+
+
+def tenant_id(value: str) -> TenantId:
+    """A checked tenant id; raises InvalidName."""
+    return TenantId(check_name(value, "tenant id"))
+
+
+def new_run_id(moment: datetime) -> str:
+    """
+    A name for a snapshot or a restore that sorts by time, such as ``20261123t214005z-9f…``.
+
+    The time only helps people and the choice of a parent; nothing relies on the worker's clock.
+    """
+    return f"{moment.astimezone(UTC):%Y%m%dt%H%M%Sz}-{secrets.token_hex(8)}"
+
+
+def is_run_id(value: str) -> bool:
+    """Whether `new_run_id` could have made it."""
+    return _RUN_ID.fullmatch(value) is not None

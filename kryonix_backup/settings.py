@@ -1,0 +1,215 @@
+"""
+Plain settings of a tenant, its regions and its sources, and `Secret`.
+
+A *region* is a name and the address of this tenant's bucket or directory there. Addresses hold no
+secret: credentials come from the environment, a file or a block.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from kryonix_backup.errors import ConfigError, SecretMissing, UsageError
+from kryonix_backup.model import RegionName, SourceName, TenantId, Tier, check_name, tenant_id
+
+PRIMARY = RegionName("primary")
+
+
+class Secret:
+    """A value that never prints, pickles, compares or formats; `reveal` is the one way to it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str | bytes) -> None:
+        self._value = value.encode() if isinstance(value, str) else bytes(value)
+
+    def reveal(self) -> bytes:
+        """The secret itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a secret is never pickled")
+
+
+@dataclass(frozen=True, slots=True)
+class RegionSettings:
+    """
+    Where a tenant's repository is in one region.
+
+    Credentials are for S3 only; without them the environment's are used
+    (``AWS_ACCESS_KEY_ID``, or ``KRYONIX_{REGION}_ACCESS_KEY_ID`` for one region).
+    """
+
+    name: RegionName
+    url: str
+    access_key_id: str | None = None
+    secret_access_key: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """One source of a tenant: a name and an address, and what to leave out of it."""
+
+    name: SourceName
+    url: str
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    one_file_system: bool = False
+    compression: str = "adaptive"
+
+
+@dataclass(frozen=True, slots=True)
+class TenantSettings:
+    """Everything about a tenant that is not secret."""
+
+    id: TenantId
+    tier: Tier
+    regions: tuple[RegionSettings, ...]
+    sources: tuple[SourceSettings, ...]
+    residency: tuple[str, ...] = ()
+
+    @property
+    def primary(self) -> RegionSettings:
+        """The region that backups go to first."""
+        return self.region(PRIMARY)
+
+    def region(self, name: str) -> RegionSettings:
+        """The region of that name; raises ConfigError."""
+        for region in self.regions:
+            if region.name == name:
+                return region
+        known = ", ".join(region.name for region in self.regions) or "none"
+        raise ConfigError(f"tenant {self.id} has no region {name!r} (it has: {known})")
+
+    def source(self, name: str) -> SourceSettings:
+        """The source of that name; raises ConfigError."""
+        for source in self.sources:
+            if source.name == name:
+                return source
+        known = ", ".join(source.name for source in self.sources) or "none"
+        raise ConfigError(f"tenant {self.id} has no source {name!r} (it has: {known})")
+
+    def to_plain(self) -> dict[str, Any]:
+        """The settings as JSON can say them, without any secret."""
+        return {
+            "id": self.id,
+            "tier": self.tier.value,
+            "residency": list(self.residency),
+            "regions": [{"name": region.name, "url": region.url} for region in self.regions],
+            "sources": [
+                {
+                    key: list(value) if isinstance(value, tuple) else value
+                    for key, value in asdict(source).items()
+                }
+                for source in self.sources
+            ],
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """
+        Settings out of `to_plain`'s form, checked.
+
+        Raises InvalidName and ConfigError, naming what is wrong.
+        """
+        try:
+            regions = tuple(
+                RegionSettings(RegionName(check_name(row["name"], "region")), str(row["url"]))
+                for row in plain["regions"]
+            )
+            sources = tuple(_source(row) for row in plain["sources"])
+            tier = Tier(plain["tier"])
+        except KeyError as error:
+            raise ConfigError(f"the tenant's settings lack {error.args[0]!r}") from error
+        except (TypeError, AttributeError) as error:
+            raise ConfigError(f"the tenant's settings have the wrong form: {error}") from error
+        except ValueError as error:
+            choices = ", ".join(tier.value for tier in Tier)
+            raise ConfigError(f"{error}; the tiers are {choices}") from error
+        for what, names in (
+            ("region", [region.name for region in regions]),
+            ("source", [source.name for source in sources]),
+        ):
+            twice = {name for name in names if list(names).count(name) > 1}
+            if twice:
+                raise ConfigError(f"the {what} {sorted(twice)[0]!r} is named twice")
+        if PRIMARY not in [region.name for region in regions]:
+            raise ConfigError("a tenant needs a region named 'primary'")
+        return cls(
+            tenant_id(plain["id"]), tier, regions, sources, tuple(plain.get("residency", ()))
+        )
+
+
+def _source(row: Mapping[str, Any]) -> SourceSettings:
+    known = set(SourceSettings.__dataclass_fields__)
+    unknown = set(row) - known
+    if unknown:
+        raise ConfigError(f"a source has no setting {sorted(unknown)[0]!r}")
+    return SourceSettings(
+        name=SourceName(check_name(row["name"], "source")),
+        url=str(row["url"]),
+        include=tuple(row.get("include", ())),
+        exclude=tuple(row.get("exclude", ())),
+        one_file_system=bool(row.get("one_file_system", False)),
+        compression=str(row.get("compression", "adaptive")),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RootKey:
+    """
+    Where a tenant's master key comes from: a passphrase that people can remember, or a key file
+    of at least 32 random bytes. Exactly one of the two is set.
+    """
+
+    passphrase: Secret | None = field(default=None)
+    key_file: Secret | None = field(default=None)
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str], tenant: TenantId) -> Self:
+        """
+        The root that the environment names for this tenant.
+
+        ``KRYONIX_{TENANT}_PASSPHRASE`` and so on (hyphens as underscores) come before
+        ``KRYONIX_PASSPHRASE``, ``KRYONIX_PASSPHRASE_FILE`` and ``KRYONIX_KEY_FILE``. Raises
+        SecretMissing, and UsageError where two of them are set.
+        """
+        for prefix in (f"KRYONIX_{tenant.upper().replace('-', '_')}_", "KRYONIX_"):
+            names = [f"{prefix}{end}" for end in ("PASSPHRASE", "PASSPHRASE_FILE", "KEY_FILE")]
+            found = [name for name in names if env.get(name)]
+            if len(found) > 1:
+                raise UsageError(f"{found[0]} and {found[1]} are both set; set one")
+            if found:
+                name, value = found[0], env[found[0]]
+                if name.endswith("PASSPHRASE"):
+                    return cls(passphrase=Secret(value))
+                content = _read_secret_file(name, value)
+                if name.endswith("KEY_FILE"):
+                    if len(content) < 32:
+                        raise SecretMissing(f"the key file {value} holds fewer than 32 bytes")
+                    return cls(key_file=Secret(content))
+                line = content.splitlines()[0] if content.splitlines() else b""
+                if not line:
+                    raise SecretMissing(f"the passphrase file {value} is empty")
+                return cls(passphrase=Secret(line))
+        raise SecretMissing(f"no passphrase or key file is set for tenant {tenant}")
+
+
+def _read_secret_file(variable: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise SecretMissing(f"{variable} names {path}: {error.strerror}") from error
+
+
+def home_directory(env: Mapping[str, str] | None = None) -> Path:
+    """Where tenants' settings and local state are kept: ``$KRYONIX_HOME``."""
+    env = os.environ if env is None else env
+    return Path(env.get("KRYONIX_HOME") or Path.home() / ".local/share/kryonix")
