@@ -1,0 +1,1 @@
+"""Where a master key lives; each module is one `KeyStore`."""

@@ -1,0 +1,180 @@
+"""
+Compressing and the way back, bounded.
+
+Every frame says how it was compressed. *Adaptive* measures: a trial on three samples finds what does
+not compress at all, and now and then a frame is compressed at two levels to see which one pays.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Protocol
+
+import zstandard
+
+from kryonix_backup.errors import ConfigError, Damaged
+from kryonix_backup.model import KIB, Blob
+
+
+class Codec(IntEnum):
+    """How a frame was compressed."""
+
+    STORE = 0
+    ZSTD = 1
+    BROTLI = 2
+
+
+class Compressor(Protocol):
+    """Turns bytes into fewer; every call is for one thread at a time."""
+
+    def __call__(self, raw: Blob) -> tuple[Codec, Blob]:
+        """The codec that was used and the compressed bytes; STORE where nothing was won."""
+        ...
+
+
+# A frame that shrinks by less than this is stored as it is: reading it back is then free.
+WORTHWHILE = 0.97
+
+_SAMPLE_BYTES = 4 * KIB
+_LEVELS = (1, 3)
+_TRIAL_EVERY = 24  # one frame in so many is compressed at both levels: 2 to 4 % of the time
+# Level 1 must come within this share of level 3's size to be taken: it is half as dear.
+_CHEAP_ENOUGH = 1.005
+
+
+class Adaptive:
+    """zstd at the level that measures best on this stream, or stored."""
+
+    def __init__(self) -> None:
+        self._by_level = {level: zstandard.ZstdCompressor(level=level) for level in _LEVELS}
+        self._frames = 0
+        self._level = _LEVELS[1]
+        self._sizes = dict.fromkeys(_LEVELS, 0)
+
+    def __call__(self, raw: Blob) -> tuple[Codec, Blob]:
+        if len(raw) >= 4 * _SAMPLE_BYTES and not self._compresses(raw):
+            return Codec.STORE, raw
+        if self._frames % _TRIAL_EVERY == 0:
+            packed = self._trial(raw)
+        else:
+            packed = self._by_level[self._level].compress(raw)
+        self._frames += 1
+        if len(packed) >= WORTHWHILE * len(raw):
+            return Codec.STORE, raw
+        return Codec.ZSTD, packed
+
+    def _compresses(self, raw: Blob) -> bool:
+        view = memoryview(raw)
+        middle = len(view) // 2
+        samples = b"".join(
+            (view[:_SAMPLE_BYTES], view[middle : middle + _SAMPLE_BYTES], view[-_SAMPLE_BYTES:])
+        )
+        return len(self._by_level[1].compress(samples)) < WORTHWHILE * len(samples)
+
+    def _trial(self, raw: Blob) -> bytes:
+        packed = {level: self._by_level[level].compress(raw) for level in _LEVELS}
+        for level in _LEVELS:  # what was seen long ago counts for less
+            self._sizes[level] = self._sizes[level] // 2 + len(packed[level])
+        cheap, dear = _LEVELS
+        self._level = cheap if self._sizes[cheap] <= _CHEAP_ENOUGH * self._sizes[dear] else dear
+        return min(packed.values(), key=len)
+
+
+class Zstd:
+    """zstd at a level of the operator's choice."""
+
+    def __init__(self, level: int) -> None:
+        self._compressor = zstandard.ZstdCompressor(level=level)
+
+    def __call__(self, raw: Blob) -> tuple[Codec, Blob]:
+        packed = self._compressor.compress(raw)
+        return (Codec.ZSTD, packed) if len(packed) < WORTHWHILE * len(raw) else (Codec.STORE, raw)
+
+
+class Brotli:
+    """brotli at a level of the operator's choice; for layers that a mobile device unpacks."""
+
+    def __init__(self, level: int) -> None:
+        import brotli  # noqa: PLC0415  (2 ms that only mobile layers need)
+
+        self._compress: Callable[..., bytes] = brotli.compress
+        self._level = level
+
+    def __call__(self, raw: Blob) -> tuple[Codec, Blob]:
+        packed = self._compress(bytes(raw), quality=self._level)
+        return (Codec.BROTLI, packed) if len(packed) < WORTHWHILE * len(raw) else (Codec.STORE, raw)
+
+
+class Store:
+    """Leaves bytes as they are."""
+
+    def __call__(self, raw: Blob) -> tuple[Codec, Blob]:
+        return Codec.STORE, raw
+
+
+def compressor(setting: str) -> Compressor:
+    """
+    A compressor for ``adaptive``, ``store``, ``zstd:LEVEL`` (1 to 19) or ``brotli:LEVEL`` (0 to 11).
+
+    Raises ConfigError.
+    """
+    name, _, level = setting.partition(":")
+    if setting == "adaptive":
+        return Adaptive()
+    if setting == "store":
+        return Store()
+    if name == "zstd" and level.isdecimal() and 1 <= int(level) <= 19:  # noqa: PLR2004
+        return Zstd(int(level))
+    if name == "brotli" and level.isdecimal() and int(level) <= 11:  # noqa: PLR2004
+        return Brotli(int(level))
+    raise ConfigError(
+        f"compression {setting!r} is not known",
+        "Use adaptive, store, zstd:1 to zstd:19, or brotli:0 to brotli:11.",
+    )
+
+
+_threads = threading.local()
+
+
+def decompress(codec: Codec, packed: Blob, raw_length: int) -> Blob:
+    """
+    The raw bytes of a frame, exactly ``raw_length`` of them; never takes more memory than that.
+
+    Raises Damaged for anything else.
+    """
+    if codec is Codec.STORE:
+        raw: Blob = packed
+    elif codec is Codec.ZSTD:
+        raw = _unzstd(packed, raw_length)
+    else:
+        raw = _unbrotli(packed, raw_length)
+    if len(raw) != raw_length:
+        raise Damaged(f"a frame holds {len(raw)} bytes instead of {raw_length}")
+    return raw
+
+
+def _unzstd(packed: Blob, raw_length: int) -> bytes:
+    if not hasattr(_threads, "zstd"):
+        _threads.zstd = zstandard.ZstdDecompressor()
+    try:
+        # The frame's own header says how much memory it wants; it is believed only if it agrees.
+        if zstandard.get_frame_parameters(packed).content_size != raw_length:
+            raise Damaged("a zstd frame announces another length than its directory")
+        return bytes(_threads.zstd.decompress(packed, max_output_size=raw_length))
+    except zstandard.ZstdError as error:
+        raise Damaged(f"a zstd frame does not open: {error}") from error
+
+
+def _unbrotli(packed: Blob, raw_length: int) -> bytes:
+    import brotli  # noqa: PLC0415  (2 ms that only mobile layers need)
+
+    decoder = brotli.Decompressor()
+    try:
+        raw: bytes = decoder.process(bytes(packed), output_buffer_limit=raw_length + 1)
+    except brotli.error as error:
+        raise Damaged(f"a brotli frame does not open: {error}") from error
+    if len(raw) > raw_length or not decoder.is_finished():
+        raise Damaged("a brotli frame holds more than its directory says")
+    return raw

@@ -1,0 +1,170 @@
+"""
+Which pack holds which chunk.
+
+A segment keeps its chunks as sorted records of 57 bytes in one block, so that a chunk costs that
+much memory and no more; a look-up is a bisection near where a random id must stand.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from math import isqrt
+from typing import NamedTuple
+
+import msgpack
+
+from kryonix_backup.crypto.seal import HEADER_BYTES, Header
+from kryonix_backup.errors import Damaged
+from kryonix_backup.model import CHUNK_ID_BYTES, ChunkId, PackId
+from kryonix_backup.repository.codec import Codec
+from kryonix_backup.repository.pack import Frame, PackInfo, Place
+
+_RECORD = struct.Struct(">32sIIIIBII")  # id, pack, offset, sealed, raw, codec, start, length
+RECORD_BYTES = _RECORD.size
+
+# A look-up asks every segment in turn (2 us each), so many small ones are merged in memory when
+# they are loaded, at 1.5 us a record.
+_MOST_SMALL = 8
+_SMALL_RECORDS = 1 << 16
+
+
+class Found(NamedTuple):
+    """A chunk's place and the pack that it is in."""
+
+    pack: PackInfo
+    place: Place
+
+
+class Segment:
+    """An unchanging, sorted part of the index."""
+
+    def __init__(self, packs: Sequence[PackInfo], records: bytes) -> None:
+        self.packs = tuple(packs)
+        self._records = records
+        self.count = len(records) // RECORD_BYTES
+
+    @classmethod
+    def of(cls, packs: Iterable[tuple[PackInfo, Iterable[tuple[ChunkId, Place]]]]) -> Segment:
+        """A segment of everything in these packs."""
+        infos: list[PackInfo] = []
+        records: list[bytes] = []
+        for number, (info, chunks) in enumerate(packs):
+            infos.append(info)
+            for chunk, (frame, start, length) in chunks:
+                records.append(_RECORD.pack(chunk, number, *frame, start, length))
+        records.sort()
+        return cls(infos, b"".join(records))
+
+    def find(self, chunk: ChunkId) -> Found | None:
+        """Where the chunk is, or None."""
+        at = self._search(chunk)
+        return self._at(at)[1] if at is not None else None
+
+    @classmethod
+    def merged(cls, segments: Sequence[Segment]) -> Segment:
+        """One segment instead of several."""
+        packs = [pack for segment in segments for pack in segment.packs]
+        numbers = {pack.id: number for number, pack in enumerate(packs)}
+        records: list[bytes] = []
+        for segment in segments:
+            own = [numbers[pack.id].to_bytes(4) for pack in segment.packs]
+            for at in range(0, len(segment._records), RECORD_BYTES):
+                record = segment._records[at : at + RECORD_BYTES]
+                records.append(record[:32] + own[int.from_bytes(record[32:36])] + record[36:])
+        records.sort()
+        return cls(packs, b"".join(records))
+
+    def __iter__(self) -> Iterator[tuple[ChunkId, Found]]:
+        return (self._at(at) for at in range(self.count))
+
+    def _search(self, chunk: bytes) -> int | None:
+        records, count = self._records, self.count
+        # Ids are uniform, so the place is within a few square roots of where the id points.
+        guess = int.from_bytes(chunk[:8]) * count >> 64
+        width = 4 * isqrt(count) + 8
+        low, high = max(0, guess - width), min(count, guess + width)
+
+        def id_at(at: int) -> bytes:
+            return records[at * RECORD_BYTES : at * RECORD_BYTES + CHUNK_ID_BYTES]
+
+        if (low and id_at(low) > chunk) or (high < count and id_at(high - 1) < chunk):
+            low, high = 0, count
+        at = bisect_left(range(count), chunk, low, high, key=id_at)
+        return at if at < count and id_at(at) == chunk else None
+
+    def _at(self, at: int) -> tuple[ChunkId, Found]:
+        chunk, pack, offset, sealed, raw, codec, start, length = _RECORD.unpack_from(
+            self._records, at * RECORD_BYTES
+        )
+        place = Place(Frame(offset, sealed, raw, Codec(codec)), start, length)
+        return ChunkId(chunk), Found(self.packs[pack], place)
+
+    def to_bytes(self) -> bytes:
+        """The segment as it is sealed into an index object."""
+        packs = [(bytes.fromhex(pack.id), pack.size, pack.header.to_bytes()) for pack in self.packs]
+        packed: bytes = msgpack.packb({"packs": packs, "records": self._records})
+        return packed
+
+    @classmethod
+    def from_bytes(cls, plain: bytes, name: str) -> Segment:
+        """Raises Damaged, naming the index object."""
+        try:
+            stored = msgpack.unpackb(plain)
+            packs = [
+                PackInfo(PackId(pack.hex()), size, Header.from_bytes(header, name))
+                for pack, size, header in stored["packs"]
+                if len(header) == HEADER_BYTES
+            ]
+            records = stored["records"]
+            if len(records) % RECORD_BYTES or len(packs) != len(stored["packs"]):
+                raise ValueError("records are cut short")
+        except (ValueError, KeyError, TypeError, AttributeError, msgpack.UnpackException) as error:
+            raise Damaged(f"{name} has the wrong form") from error
+        return cls(packs, records)
+
+
+class Index:
+    """Every segment of a repository; lookups see the newest first."""
+
+    def __init__(self, segments: Iterable[Segment] = ()) -> None:
+        self._segments = list(segments)
+        self._merge_small()
+
+    def _merge_small(self) -> None:
+        small = [segment for segment in self._segments if segment.count < _SMALL_RECORDS]
+        if len(small) > _MOST_SMALL:
+            large = [segment for segment in self._segments if segment.count >= _SMALL_RECORDS]
+            self._segments = [*large, Segment.merged(small)]
+
+    def add(self, segment: Segment) -> None:
+        """Take one more segment into account."""
+        self._segments = [*self._segments, segment]  # a look-up in another thread keeps its list
+        self._merge_small()
+
+    def find(self, chunk: ChunkId) -> Found | None:
+        """Where the chunk is, or None where no segment names it."""
+        for segment in reversed(self._segments):
+            found = segment.find(chunk)
+            if found is not None:
+                return found
+        return None
+
+    def find_all(self, chunk: ChunkId) -> Iterator[Found]:
+        """Every place where the chunk is: two writers at once may have stored it twice."""
+        for segment in reversed(self._segments):
+            found = segment.find(chunk)
+            if found is not None:
+                yield found
+
+    def packs(self) -> dict[PackId, PackInfo]:
+        """Every pack that a segment names."""
+        return {pack.id: pack for segment in self._segments for pack in segment.packs}
+
+    def __iter__(self) -> Iterator[tuple[ChunkId, Found]]:
+        for segment in self._segments:
+            yield from segment
+
+    def __len__(self) -> int:
+        return sum(segment.count for segment in self._segments)

@@ -1,0 +1,237 @@
+"""
+Getting chunks back, each checked against its name.
+
+A stream of chunks is fetched ahead in windows: the frames that a window needs are grouped by pack,
+near ones are fetched in one request, and threads open them while the window before is being used.
+Where a chunk is stored twice and one copy is damaged, the other one is taken.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+from kryonix_backup.crypto.keys import TenantKeys
+from kryonix_backup.crypto.naming import ChunkNamer
+from kryonix_backup.crypto.seal import Sealer
+from kryonix_backup.errors import Damaged, ObjectMissing
+from kryonix_backup.model import KIB, MIB, Blob, ChunkId, PackId, RepositoryId
+from kryonix_backup.repository.content import Ref
+from kryonix_backup.repository.index import Found, Index
+from kryonix_backup.repository.layout import pack_name
+from kryonix_backup.repository.pack import Frame, PackInfo, open_frame
+from kryonix_backup.storage.store import ObjectStore
+
+log = logging.getLogger(__name__)
+
+_WINDOW_BYTES = 8 * MIB
+_WINDOW_CHUNKS = 2048
+_CACHED_FRAMES = 12
+_NEAR_BYTES = 128 * KIB  # fetching so much for nothing is cheaper than one more request
+_REQUEST_BYTES = 4 * MIB
+_READERS = 3
+
+
+class Shelf(NamedTuple):
+    """What a reader needs of a repository."""
+
+    store: ObjectStore
+    keys: TenantKeys
+    repository: RepositoryId
+    namer: ChunkNamer
+    index: Index
+
+
+class _Run(NamedTuple):
+    """Frames of one pack that are fetched together."""
+
+    pack: PackInfo
+    frames: tuple[Frame, ...]
+
+
+class ChunkReader:
+    """Reads chunks of one repository; every method may be called from several threads."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._lock = threading.Lock()
+        self._sealers: dict[PackId, Sealer] = {}
+        self._frames: OrderedDict[tuple[PackId, int], Blob] = OrderedDict()
+
+    def read(self, chunk: ChunkId) -> Blob:
+        """The content of one chunk; raises Damaged or ObjectMissing, naming what depends on it."""
+        failure: Damaged | ObjectMissing | None = None
+        for found in self._shelf.index.find_all(chunk):
+            try:
+                raw = self._frame(found.pack, found.place.frame)
+                return self._slice(chunk, found, raw)
+            except (Damaged, ObjectMissing) as error:
+                log.warning("chunk %s cannot be read: %s", chunk.hex(), error.message)
+                failure = failure or error
+        raise failure or Damaged(f"chunk {chunk.hex()} is in no pack that the index names")
+
+    def stream(self, refs: Iterable[Ref]) -> Iterator[Blob]:
+        """The contents of these chunks, in order, fetched ahead of their use."""
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="read") as pool:
+            windows = _windows(refs)
+            ahead: deque[tuple[list[Ref], _Window]] = deque()
+            try:
+                for wanted in windows:
+                    ahead.append((wanted, _Window(self, pool, wanted)))
+                    if len(ahead) > 1:
+                        yield from self._use(*ahead.popleft())
+                while ahead:
+                    yield from self._use(*ahead.popleft())
+            finally:
+                for _, window in ahead:
+                    window.cancel()
+
+    def _use(self, wanted: list[Ref], window: _Window) -> Iterator[Blob]:
+        for chunk, length in wanted:
+            raw = window.take(chunk)
+            if len(raw) != length:
+                raise Damaged(f"chunk {chunk.hex()} has {len(raw)} bytes instead of {length}")
+            yield raw
+
+    def _frame(self, pack: PackInfo, frame: Frame) -> Blob:
+        key = (pack.id, frame.offset)
+        with self._lock:
+            if key in self._frames:
+                self._frames.move_to_end(key)
+                return self._frames[key]
+        sealed = self._shelf.store.get_range(pack_name(pack.id), frame.offset, frame.sealed)
+        return self.open(pack, frame, sealed)
+
+    def cached(self, pack: PackInfo, frame: Frame) -> Blob | None:
+        """The raw bytes of a frame that was opened a moment ago, or None."""
+        with self._lock:
+            return self._frames.get((pack.id, frame.offset))
+
+    def open(self, pack: PackInfo, frame: Frame, sealed: Blob) -> Blob:
+        """The raw bytes of a frame out of its sealed ones; raises Damaged."""
+        where = f"{pack_name(pack.id)} at byte {frame.offset}"
+        raw = open_frame(self._sealer(pack), frame, sealed, where)
+        with self._lock:
+            self._frames[pack.id, frame.offset] = raw
+            while len(self._frames) > _CACHED_FRAMES:
+                self._frames.popitem(last=False)
+        return raw
+
+    def _slice(self, chunk: ChunkId, found: Found, raw: Blob) -> Blob:
+        start, length = found.place.start, found.place.length
+        data = memoryview(raw)[start : start + length]
+        if self._shelf.namer(data) != chunk:
+            raise Damaged(f"chunk {chunk.hex()} in {pack_name(found.pack.id)} is not what it was")
+        return data
+
+    def _sealer(self, pack: PackInfo) -> Sealer:
+        sealer = self._sealers.get(pack.id)
+        if sealer is None:
+            shelf = self._shelf
+            sealer = Sealer(pack.header, shelf.keys, shelf.repository, "pack")
+            if len(self._sealers) >= 4096:  # noqa: PLR2004  (a few hundred bytes each)
+                self._sealers.clear()
+            self._sealers[pack.id] = sealer
+        return sealer
+
+    def plan(self, wanted: Iterable[ChunkId]) -> tuple[dict[ChunkId, Found], list[_Run]]:
+        """Where each chunk is, and which frames to fetch together."""
+        found: dict[ChunkId, Found] = {}
+        frames: dict[PackId, tuple[PackInfo, set[Frame]]] = {}
+        for chunk in wanted:
+            place = self._shelf.index.find(chunk)
+            if place is None:
+                continue  # `take` says so, when it is reached
+            found[chunk] = place
+            frames.setdefault(place.pack.id, (place.pack, set()))[1].add(place.place.frame)
+        runs = [run for pack, needed in frames.values() for run in _runs(pack, sorted(needed))]
+        return found, runs
+
+    def fetch(self, run: _Run, chunks: Sequence[ChunkId], found: dict[ChunkId, Found]) -> dict[ChunkId, Blob]:
+        """The chunks of one run of frames; those that are damaged are left out."""
+        opened: dict[int, Blob] = {}
+        missing = []
+        for frame in run.frames:
+            raw = self.cached(run.pack, frame)
+            if raw is None:
+                missing.append(frame)
+            else:
+                opened[frame.offset] = raw
+        if missing:
+            start = missing[0].offset
+            length = missing[-1].offset + missing[-1].sealed - start
+            try:
+                body = memoryview(
+                    self._shelf.store.get_range(pack_name(run.pack.id), start, length)
+                )
+                for frame in missing:
+                    at = frame.offset - start
+                    opened[frame.offset] = self.open(run.pack, frame, body[at : at + frame.sealed])
+            except (Damaged, ObjectMissing) as error:
+                log.warning("%s", error.message)  # `take` reads the chunks one by one
+        contents: dict[ChunkId, Blob] = {}
+        for chunk in chunks:
+            raw = opened.get(found[chunk].place.frame.offset)
+            if raw is not None:
+                try:
+                    contents[chunk] = self._slice(chunk, found[chunk], raw)
+                except Damaged as error:
+                    log.warning("%s", error.message)
+        return contents
+
+
+class _Window:
+    """The chunks of one stretch of a stream, being fetched."""
+
+    def __init__(self, reader: ChunkReader, pool: ThreadPoolExecutor, wanted: list[Ref]) -> None:
+        self._reader = reader
+        found, runs = reader.plan(dict.fromkeys(ref.chunk for ref in wanted))
+        by_frame: dict[tuple[PackId, int], list[ChunkId]] = {}
+        for chunk, place in found.items():
+            by_frame.setdefault((place.pack.id, place.place.frame.offset), []).append(chunk)
+        self._future: dict[ChunkId, Future[dict[ChunkId, Blob]]] = {}
+        for run in runs:
+            chunks = [c for frame in run.frames for c in by_frame[run.pack.id, frame.offset]]
+            future = pool.submit(reader.fetch, run, chunks, found)
+            self._future.update(dict.fromkeys(chunks, future))
+
+    def take(self, chunk: ChunkId) -> Blob:
+        """The content of a chunk of this window; raises Damaged or ObjectMissing."""
+        future = self._future.get(chunk)
+        data = future.result().get(chunk) if future is not None else None
+        return data if data is not None else self._reader.read(chunk)
+
+    def cancel(self) -> None:
+        """Fetch nothing more."""
+        for future in self._future.values():
+            future.cancel()
+
+
+def _windows(refs: Iterable[Ref]) -> Iterator[list[Ref]]:
+    window: list[Ref] = []
+    size = 0
+    for ref in refs:
+        window.append(ref)
+        size += ref.length
+        if size >= _WINDOW_BYTES or len(window) >= _WINDOW_CHUNKS:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window
+
+
+def _runs(pack: PackInfo, frames: list[Frame]) -> Iterator[_Run]:
+    run: list[Frame] = []
+    for frame in frames:
+        if run:
+            gap = frame.offset - (run[-1].offset + run[-1].sealed)
+            length = frame.offset + frame.sealed - run[0].offset
+            if gap > _NEAR_BYTES or length > _REQUEST_BYTES:
+                yield _Run(pack, tuple(run))
+                run = []
+        run.append(frame)
+    yield _Run(pack, tuple(run))

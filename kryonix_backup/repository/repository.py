@@ -1,0 +1,257 @@
+"""One tenant's repository, opened."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+from kryonix_backup.clock import Clock
+from kryonix_backup.crypto.keys import Owner, Purpose, TenantKeys, new_key, open_key
+from kryonix_backup.crypto.keystore import KeyStore
+from kryonix_backup.crypto.naming import ChunkNamer
+from kryonix_backup.crypto.seal import Kind, open_object, seal_object
+from kryonix_backup.errors import (
+    Damaged,
+    KryonixError,
+    ObjectExists,
+    ObjectMissing,
+    RepositoryExists,
+    RepositoryMissing,
+    SnapshotUnknown,
+)
+from kryonix_backup.model import PackId, RestoreId, SnapshotId, TenantId, is_run_id
+from kryonix_backup.repository.codec import Codec, compressor, decompress
+from kryonix_backup.repository.index import Index, Segment
+from kryonix_backup.repository.layout import (
+    FORMAT,
+    INDEX,
+    INTENTS,
+    KEYS,
+    PACKS,
+    RESTORES,
+    SNAPSHOTS,
+    Format,
+    journal_name,
+    key_name,
+    new_repository_id,
+    pack_name,
+    snapshot_name,
+)
+from kryonix_backup.repository.pack import read_directory
+from kryonix_backup.repository.reader import ChunkReader, Shelf
+from kryonix_backup.repository.snapshot import Snapshot
+from kryonix_backup.repository.tree import Root, TreeReader
+from kryonix_backup.repository.writer import ChunkWriter, Vault, pack_plain, write_segment
+from kryonix_backup.storage.store import ObjectStore
+
+log = logging.getLogger(__name__)
+
+_MOST_PLAIN_BYTES = 1 << 30  # of one sealed object other than a pack
+_FETCHERS = 8
+
+
+class Repository:
+    """The chunks and snapshots of exactly one tenant; no method takes a tenant."""
+
+    def __init__(
+        self, store: ObjectStore, tenant: TenantId, described: Format, keys: TenantKeys
+    ) -> None:
+        self.store = store
+        self.tenant = tenant
+        self.id = described.repository
+        self.created = described.created
+        self.namer = ChunkNamer(keys.id_key)
+        self._keys = keys
+
+    @classmethod
+    def create(
+        cls, store: ObjectStore, tenant: TenantId, master: KeyStore, clock: Clock
+    ) -> Repository:
+        """
+        A new repository where there is none.
+
+        The keys are written first and `format.json` last, so that a creation that was cut short
+        leaves nothing that looks like a repository. Raises RepositoryExists.
+        """
+        store.create()
+        if any(True for _ in store.list(FORMAT)):
+            raise RepositoryExists(f"{store.address} holds a repository already")
+        now = clock.now()
+        described = Format(new_repository_id(), now)
+        owner = Owner(described.repository, tenant)
+        for purpose in (Purpose.ID, Purpose.DATA):
+            key, body = new_key(purpose, 1, owner, master, now)
+            store.put(key_name(key), body)
+        try:
+            store.put(FORMAT, described.to_bytes())
+        except ObjectExists as error:
+            raise RepositoryExists(f"{store.address} was taken by another at this moment") from error
+        return cls.open(store, tenant, master)
+
+    @classmethod
+    def open(cls, store: ObjectStore, tenant: TenantId, master: KeyStore) -> Repository:
+        """
+        The repository that is there.
+
+        Raises RepositoryMissing, FormatUnsupported, Damaged, and KeyRefused when the master key
+        is not the one of this tenant.
+        """
+        try:
+            described = Format.from_bytes(store.get(FORMAT))
+        except ObjectMissing as error:
+            raise RepositoryMissing(f"there is no repository at {store.address}") from error
+        owner = Owner(described.repository, tenant)
+        records, refused = [], None
+        for info in sorted(store.list(KEYS)):
+            try:
+                records.append(open_key(info.name, store.get(info.name), owner, master))
+            except KryonixError as error:
+                # A creation that was cut short leaves keys of another repository id behind.
+                refused = refused or error
+        if not records and refused is not None:
+            raise refused
+        if not records:
+            raise Damaged(f"the repository at {store.address} has lost its keys")
+        return cls(store, tenant, described, TenantKeys(records))
+
+    # ------------------------------------------------------------------ snapshots
+
+    def snapshot_ids(self) -> list[SnapshotId]:
+        """Every snapshot that counts, oldest first."""
+        names = (info.name.removeprefix(SNAPSHOTS) for info in self.store.list(SNAPSHOTS))
+        return sorted(SnapshotId(name) for name in names if is_run_id(name))
+
+    def snapshot(self, wanted: str) -> Snapshot:
+        """The snapshot of that id, of the one id that starts so, or the ``latest``."""
+        ids = self.snapshot_ids()
+        if wanted == "latest":
+            fitting = ids[-1:]
+        else:
+            fitting = [each for each in ids if each == wanted] or [
+                each for each in ids if wanted and (each.startswith(wanted) or
+                                                    each.partition("-")[2].startswith(wanted))
+            ]  # fmt: skip
+        if not fitting:
+            there = "it has none yet" if not ids else f"the newest of {len(ids)} is {ids[-1]}"
+            raise SnapshotUnknown(f"the repository has no snapshot {wanted!r}; {there}")
+        if len(fitting) > 1:
+            raise SnapshotUnknown(f"{wanted!r} fits {len(fitting)} snapshots; write more of the id")
+        return self._snapshot(fitting[0])
+
+    def snapshots(self) -> Iterator[Snapshot]:
+        """Every snapshot, oldest first, fetched a few at a time."""
+        with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="snapshots") as pool:
+            yield from pool.map(self._snapshot, self.snapshot_ids())
+
+    def _snapshot(self, snapshot: SnapshotId) -> Snapshot:
+        name = snapshot_name(snapshot)
+        loaded = Snapshot.from_plain(self._load(Kind.SNAPSHOT, name))
+        if loaded.id != snapshot or loaded.tenant != self.tenant:
+            raise Damaged(f"{name} is the manifest of another snapshot or tenant")
+        return loaded
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Make a snapshot count; everything that it names must be durable by now."""
+        self._keep(Kind.SNAPSHOT, snapshot_name(snapshot.id), snapshot.to_plain())
+
+    # ------------------------------------------------------------------ restore journals
+
+    def write_journal(self, restore: RestoreId, step: int, record: Mapping[str, Any]) -> None:
+        """Write one record of a restore's journal; raises ObjectExists for a step done before."""
+        self._keep(Kind.JOURNAL, journal_name(restore, step), record)
+
+    def journal(self, restore: RestoreId) -> list[dict[str, Any]]:
+        """The records of a restore, in the order of their steps; empty for an unknown one."""
+        infos = sorted(self.store.list(f"{RESTORES}{restore}/"))
+        return [self._load(Kind.JOURNAL, info.name) for info in infos]
+
+    # ------------------------------------------------------------------ chunks
+
+    @cached_property
+    def index(self) -> Index:
+        """Every segment of the index; loaded when it is first needed."""
+        names = [info.name for info in self.store.list(INDEX)]
+        with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="index") as pool:
+            return Index(pool.map(self._segment, names))
+
+    def _segment(self, name: str) -> Segment:
+        return Segment.from_bytes(self._open(Kind.INDEX, name), name)
+
+    def reader(self) -> ChunkReader:
+        """A way to the content of chunks."""
+        return ChunkReader(Shelf(self.store, self._keys, self.id, self.namer, self.index))
+
+    def tree(self, root: Root, reader: ChunkReader) -> TreeReader:
+        """A tree that a snapshot names."""
+        return TreeReader(root, reader.read)
+
+    def writer(self, *, verify: bool = True) -> ChunkWriter:
+        """
+        A way to keep chunks; what is stored but in no index, after a crash, is taken up first.
+
+        Only chunks of packs that are there in full length, and that no maintenance is about to
+        delete, are not stored again: a lost pack is healed by the next backup of the same data.
+        """
+        there = {info.name: info.size for info in self.store.list(PACKS)}
+        vault = Vault(self.store, self._keys, self.id, self.namer, self.index, frozenset())
+        self._take_up(there, vault)
+        trusted = {
+            pack.id for pack in self.index.packs().values()
+            if there.get(pack_name(pack.id)) == pack.size
+        } - self._marked()  # fmt: skip
+        return ChunkWriter(vault._replace(trusted=frozenset(trusted)), verify=verify)
+
+    def _take_up(self, there: Mapping[str, int], vault: Vault) -> None:
+        known = {pack_name(pack) for pack in self.index.packs()}
+        found = []
+        for name in sorted(set(there) - known):
+            pack = PackId(name.rpartition("/")[2])
+            if name != pack_name(pack):
+                continue
+            try:
+                found.append(
+                    read_directory(self.store, name, pack, there[name], self._keys, self.id)
+                )
+            except KryonixError as error:
+                log.warning("%s is left aside: %s", name, error.message)
+        if found:
+            log.info("took up %d packs that a run before left without an index", len(found))
+            segment = Segment.of(found)
+            write_segment(vault, segment)
+            self.index.add(segment)
+
+    def _marked(self) -> set[PackId]:
+        """Packs that maintenance has announced to delete."""
+        marked: set[PackId] = set()
+        for info in self.store.list(INTENTS):
+            marked.update(self._load(Kind.INTENT, info.name)["packs"])
+        return marked
+
+    # ------------------------------------------------------------------ sealed objects
+
+    def _keep(self, kind: Kind, name: str, record: Mapping[str, Any]) -> None:
+        plain = pack_plain(compressor("zstd:3"), json.dumps(record).encode())
+        self.store.put(name, seal_object(kind, name, plain, self._keys, self.id))
+
+    def _load(self, kind: Kind, name: str) -> dict[str, Any]:
+        try:
+            record = json.loads(self._open(kind, name))
+        except ValueError as error:
+            raise Damaged(f"{name} has the wrong form") from error
+        if not isinstance(record, dict):
+            raise Damaged(f"{name} has the wrong form")
+        return record
+
+    def _open(self, kind: Kind, name: str) -> bytes:
+        plain = open_object(kind, name, self.store.get(name), self._keys, self.id)
+        length = int.from_bytes(plain[1:9])
+        if length > _MOST_PLAIN_BYTES:
+            raise Damaged(f"{name} announces {length} bytes, more than any such object holds")
+        try:
+            return bytes(decompress(Codec(plain[0]), memoryview(plain)[9:], length))
+        except (Damaged, ValueError, IndexError) as error:
+            raise Damaged(f"{name} has the wrong form") from error

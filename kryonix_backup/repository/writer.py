@@ -1,0 +1,320 @@
+"""
+Keeping chunks: what is new is framed, packed and stored; what is there is only named.
+
+Several threads keep chunks at once, each into an open pack of its own, so that the chunks of a run
+are spread over packs. Closed packs are stored by uploader threads behind a bounded queue: when the
+store is slow, keeping waits, and memory stays what it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from kryonix_backup.crypto.keys import TenantKeys
+from kryonix_backup.crypto.naming import ChunkNamer
+from kryonix_backup.crypto.seal import Kind, seal_object
+from kryonix_backup.errors import Damaged, KryonixError, ObjectExists
+from kryonix_backup.model import KIB, MIB, Blob, ChunkId, PackId, RepositoryId
+from kryonix_backup.repository.codec import Compressor, compressor
+from kryonix_backup.repository.index import Index, Segment
+from kryonix_backup.repository.layout import new_index_name, pack_name
+from kryonix_backup.repository.pack import (
+    MAX_CHUNKS_IN_FRAME,
+    PACK_BYTES,
+    ClosedPack,
+    PackInfo,
+    PackWriter,
+    Place,
+)
+from kryonix_backup.storage.store import ObjectStore
+
+log = logging.getLogger(__name__)
+
+# Neighbouring new chunks are compressed together up to this much raw data: small chunks then
+# deduplicate finely and still compress like large ones (benchmarks/chunk_size.py).
+FRAME_BYTES = 1 * MIB
+_FRAME_SLACK = 64 * KIB
+_INDEX_EVERY_CHUNKS = 32_768  # bounds what is held in memory before it goes to the index
+_UPLOADERS = 2
+
+
+class Counts(NamedTuple):
+    """What was kept so far: bytes are raw for ``new`` and sealed for ``stored``."""
+
+    chunks: int = 0
+    chunks_new: int = 0
+    bytes_new: int = 0
+    bytes_stored: int = 0
+
+
+class Vault(NamedTuple):
+    """What a writer needs of a repository: where to store, under which keys and names."""
+
+    store: ObjectStore
+    keys: TenantKeys
+    repository: RepositoryId
+    namer: ChunkNamer
+    index: Index
+    trusted: frozenset[PackId]
+    """Packs that are there and stay: only their chunks need not be stored again."""
+
+
+class _Stopped(KryonixError):
+    """The run failed elsewhere."""
+
+
+class ChunkWriter:
+    """
+    Keeps chunks of one run; leave its context to make everything durable.
+
+    `lane` gives a thread its own way in. After a failure in any thread every further call
+    raises, and leaving the context raises what failed first.
+    """
+
+    def __init__(self, vault: Vault, *, verify: bool = True) -> None:
+        self._vault = vault
+        self._verify = verify
+        self._lock = threading.Lock()
+        self._claimed: set[ChunkId] = set()
+        self._trusted = set(vault.trusted)
+        self._unindexed: list[tuple[PackInfo, list[tuple[ChunkId, Place]]]] = []
+        self._counts = Counts()
+        self._failure: BaseException | None = None
+        self._lanes: list[Lane] = []
+        self._buffers: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+        self._uploads: queue.Queue[ClosedPack | None] = queue.Queue(maxsize=1)
+        self._uploaders = [
+            threading.Thread(target=self._upload_all, name=f"upload-{number}", daemon=True)
+            for number in range(_UPLOADERS)
+        ]
+        self._started = False
+
+    @property
+    def counts(self) -> Counts:
+        """What was kept so far."""
+        return self._counts
+
+    def lane(self, compression: str, kind: Kind = Kind.DATA_PACK) -> Lane:
+        """A way in for one thread, with a pack and a compressor of its own."""
+        lane = Lane(self, self._vault, compressor(compression), kind, verify=self._verify)
+        self._lanes.append(lane)
+        return lane
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            try:
+                for lane in self._lanes:
+                    lane.close()
+            except _Stopped:
+                pass  # the failure itself is raised below
+        self._stop_uploaders()
+        if error is not None and not isinstance(error, _Stopped):
+            return
+        self.raise_failure()
+        self._write_index(self._take_unindexed(at_least=1))
+
+    def fail(self, error: BaseException) -> None:
+        """Make every further call raise, and the context raise this error; the first one counts."""
+        with self._lock:
+            self._failure = self._failure or error
+
+    def raise_failure(self) -> None:
+        """Raise what failed in any thread."""
+        if self._failure is not None:
+            raise self._failure
+
+    def check(self) -> None:
+        """Raise if the run has failed elsewhere."""
+        if self._failure is not None:
+            raise _Stopped("the run failed in another thread")
+
+    def claim(self, chunks: Sequence[tuple[ChunkId, Blob]]) -> list[tuple[ChunkId, Blob]]:
+        """Those of the chunks that nobody has stored or is about to; they are the caller's now."""
+        new: list[tuple[ChunkId, Blob]] = []
+        fresh_bytes = 0
+        with self._lock:
+            for chunk, data in chunks:
+                if chunk in self._claimed or self._is_stored(chunk):
+                    continue
+                self._claimed.add(chunk)
+                new.append((chunk, data))
+                fresh_bytes += len(data)
+            counts = self._counts
+            self._counts = Counts(
+                counts.chunks + len(chunks),
+                counts.chunks_new + len(new),
+                counts.bytes_new + fresh_bytes,
+                counts.bytes_stored,
+            )
+        return new
+
+    def _is_stored(self, chunk: ChunkId) -> bool:
+        return any(found.pack.id in self._trusted for found in self._vault.index.find_all(chunk))
+
+    def buffer(self) -> bytearray:
+        """A buffer that holds a pack; given back by itself once its pack is stored."""
+        try:
+            return self._buffers.get_nowait()
+        except queue.Empty:
+            return bytearray(PACK_BYTES + FRAME_BYTES + 2 * MIB)
+
+    def send(self, pack: ClosedPack) -> None:
+        """Hand a closed pack to the uploaders; waits while they are busy."""
+        if not self._started:
+            self._started = True
+            for thread in self._uploaders:
+                thread.start()
+        while True:
+            self.check()
+            try:
+                return self._uploads.put(pack, timeout=0.5)
+            except queue.Full:
+                continue
+
+    def _upload_all(self) -> None:
+        while (pack := self._uploads.get()) is not None:
+            if self._failure is not None:
+                continue
+            try:
+                self._upload(pack)
+            except BaseException as error:
+                self.fail(error)
+
+    def _upload(self, pack: ClosedPack) -> None:
+        try:
+            self._vault.store.put(pack_name(pack.info.id), pack.body)
+        except ObjectExists:
+            # The name is the hash of the bytes: the same pack, whose first answer was lost.
+            log.info("pack %s was stored before", pack.info.id)
+        buffer = pack.body.obj
+        pack.body.release()
+        assert isinstance(buffer, bytearray)
+        self._buffers.put(buffer)
+        with self._lock:
+            self._unindexed.append((pack.info, pack.chunks))
+            self._counts = self._counts._replace(
+                bytes_stored=self._counts.bytes_stored + pack.info.size
+            )
+        self._write_index(self._take_unindexed(at_least=_INDEX_EVERY_CHUNKS))
+
+    def _take_unindexed(
+        self, at_least: int
+    ) -> list[tuple[PackInfo, list[tuple[ChunkId, Place]]]]:
+        with self._lock:
+            if sum(len(chunks) for _, chunks in self._unindexed) < at_least:
+                return []
+            taken, self._unindexed = self._unindexed, []
+            return taken
+
+    def _write_index(self, packs: list[tuple[PackInfo, list[tuple[ChunkId, Place]]]]) -> None:
+        if not packs:
+            return
+        segment = Segment.of(packs)
+        stored = write_segment(self._vault, segment)
+        with self._lock:
+            self._vault.index.add(segment)
+            self._trusted.update(info.id for info, _ in packs)
+            self._claimed.difference_update(chunk for _, chunks in packs for chunk, _ in chunks)
+            self._counts = self._counts._replace(bytes_stored=self._counts.bytes_stored + stored)
+
+    def _stop_uploaders(self) -> None:
+        if self._started:
+            for _ in self._uploaders:
+                self._uploads.put(None)
+            for thread in self._uploaders:
+                thread.join()
+
+
+class Lane:
+    """One thread's way into a `ChunkWriter`."""
+
+    def __init__(
+        self, writer: ChunkWriter, vault: Vault, compress: Compressor, kind: Kind, *, verify: bool
+    ) -> None:
+        self._writer = writer
+        self._vault = vault
+        self._compress = compress
+        self._kind = kind
+        self._verify = verify
+        self._pack: PackWriter | None = None
+
+    def keep(self, chunks: Sequence[Blob]) -> list[ChunkId]:
+        """The names of these chunks, in order; new ones are sealed into this lane's pack."""
+        self._writer.check()
+        namer = self._vault.namer
+        named = [(namer(data), data) for data in chunks]
+        frame: list[tuple[ChunkId, Blob]] = []
+        size = 0
+        for chunk, data in self._writer.claim(named):
+            if frame and (size + len(data) > FRAME_BYTES + _FRAME_SLACK
+                          or len(frame) >= MAX_CHUNKS_IN_FRAME):  # fmt: skip
+                self._add(frame, size)
+                frame, size = [], 0
+            frame.append((chunk, data))
+            size += len(data)
+        if frame:
+            self._add(frame, size)
+        return [chunk for chunk, _ in named]
+
+    def close(self) -> None:
+        """Send what is in the open pack."""
+        if self._pack is not None:
+            pack, self._pack = self._pack, None
+            self._writer.send(pack.close())
+
+    def _add(self, chunks: list[tuple[ChunkId, Blob]], size: int) -> None:
+        raw = chunks[0][1] if len(chunks) == 1 else b"".join([data for _, data in chunks])
+        codec, packed = self._compress(raw)
+        if self._pack is not None and not self._pack.room_for(len(packed), len(chunks)):
+            self.close()
+        if self._pack is None:
+            self._pack = PackWriter(
+                self._kind, self._writer.buffer(), self._vault.keys, self._vault.repository
+            )
+        frame = self._pack.add(codec, packed, size, [(chunk, len(data)) for chunk, data in chunks])
+        if self._verify:
+            self._check(self._pack.reopen(frame), chunks)
+        if self._pack.size >= PACK_BYTES:
+            self.close()
+
+    def _check(self, raw: Blob, chunks: list[tuple[ChunkId, Blob]]) -> None:
+        # A chunk that memory or a compressor spoiled is found now, not at the restore.
+        start = 0
+        for chunk, data in chunks:
+            end = start + len(data)
+            if self._vault.namer(memoryview(raw)[start:end]) != chunk:
+                raise Damaged(
+                    f"chunk {chunk.hex()} came out different after sealing",
+                    "Nothing wrong was stored. This machine's memory or processor is failing:"
+                    " test it, and run the backup on another one.",
+                )
+            start = end
+
+
+def write_segment(vault: Vault, segment: Segment) -> int:
+    """Store a segment of the index; its size in bytes."""
+    compress = compressor("zstd:3")
+    name = new_index_name()
+    plain = pack_plain(compress, segment.to_bytes())
+    sealed = seal_object(Kind.INDEX, name, plain, vault.keys, vault.repository)
+    vault.store.put(name, sealed)
+    return len(sealed)
+
+
+def pack_plain(compress: Callable[[Blob], tuple[int, Blob]], raw: bytes) -> bytes:
+    """Raw bytes with their codec and length in front, for sealed objects other than packs."""
+    codec, packed = compress(raw)
+    return bytes((codec,)) + len(raw).to_bytes(8) + bytes(packed)
