@@ -19,14 +19,14 @@ from typing import NamedTuple
 
 from kryonix_backup.model import KIB, MIB
 
-_WORDS = (
+_WORDS = (  # noqa: SIM905 - words read better as a text than as a list
     "account agenda amount archive balance branch budget campaign client contract customer date"
     " delivery discount document draft due entry invoice item ledger letter meeting message note"
     " number offer office order owner page patient payment period person plan policy portal price"
     " product profile project proposal quarter quote receipt record region report request review"
     " sale schedule service session signature status store subject supplier support task tax team"
     " tenant ticket total transfer update user value vendor visit week year"
-).split()  # noqa: SIM905 - words read better as a text than as a list
+).split()
 _LONG_AGO_NS = 1_700_000_000_000_000_000  # November 2023
 _NOT_UTF8 = b"caf\xe9.txt"
 
