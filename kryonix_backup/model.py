@@ -14,7 +14,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple, NewType
 
 from kryonix_backup.errors import InvalidName
@@ -53,6 +53,22 @@ class BackupKind(StrEnum):
     FULL = "full"
     INCREMENTAL = "incremental"
     LOG = "log"
+
+
+class Phase(IntEnum):
+    """The phases of a restore, in the order they run; a source's adapter says which is its own."""
+
+    INFRASTRUCTURE_PREPARATION = 1
+    DATABASE_RESTORE = 2
+    CACHE_AND_SESSION_RESTORE = 3
+    FILE_STORAGE_RESTORE = 4
+    MESSAGING_RESTORE = 5
+    VALIDATION_AND_FINALIZATION = 6
+
+    @property
+    def label(self) -> str:
+        """The phase's name in reports and in Prefect."""
+        return self.name.lower()
 
 
 class EntryKind(StrEnum):

@@ -70,9 +70,16 @@ class Header(NamedTuple):
 class Sealer:
     """Seals and opens pieces of one object; a piece opens only at the place it was sealed for."""
 
-    def __init__(self, header: Header, keys: TenantKeys, repository: RepositoryId, name: str) -> None:
+    def __init__(
+        self, header: Header, keys: TenantKeys, repository: RepositoryId, name: str
+    ) -> None:
         info = b"\0".join(
-            (b"kryonix-backup v1", str(int(header.kind)).encode(), repository.encode(), name.encode())
+            (
+                b"kryonix-backup v1",
+                str(int(header.kind)).encode(),
+                repository.encode(),
+                name.encode(),
+            )
         )
         secret = keys.data_key(header.key_id).reveal()
         self._cipher = AESGCM(HKDF(SHA256(), 32, header.salt, info).derive(secret))

@@ -97,7 +97,7 @@ class Brotli:
     """brotli at a level of the operator's choice; for layers that a mobile device unpacks."""
 
     def __init__(self, level: int) -> None:
-        import brotli  # noqa: PLC0415  (2 ms that only mobile layers need)
+        import brotli
 
         self._compress: Callable[..., bytes] = brotli.compress
         self._level = level
@@ -125,9 +125,9 @@ def compressor(setting: str) -> Compressor:
         return Adaptive()
     if setting == "store":
         return Store()
-    if name == "zstd" and level.isdecimal() and 1 <= int(level) <= 19:  # noqa: PLR2004
+    if name == "zstd" and level.isdecimal() and 1 <= int(level) <= 19:
         return Zstd(int(level))
-    if name == "brotli" and level.isdecimal() and int(level) <= 11:  # noqa: PLR2004
+    if name == "brotli" and level.isdecimal() and int(level) <= 11:
         return Brotli(int(level))
     raise ConfigError(
         f"compression {setting!r} is not known",
@@ -168,7 +168,7 @@ def _unzstd(packed: Blob, raw_length: int) -> bytes:
 
 
 def _unbrotli(packed: Blob, raw_length: int) -> bytes:
-    import brotli  # noqa: PLC0415  (2 ms that only mobile layers need)
+    import brotli
 
     decoder = brotli.Decompressor()
     try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from mmap import mmap
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -84,7 +85,7 @@ class PackWriter:
     """Fills one buffer with sealed frames; for one thread."""
 
     def __init__(
-        self, kind: Kind, buffer: bytearray, keys: TenantKeys, repository: RepositoryId
+        self, kind: Kind, buffer: mmap, keys: TenantKeys, repository: RepositoryId
     ) -> None:
         self._header = new_header(kind, keys)
         # A pack is named by its content, so the salt, not the name, sets its key apart.
@@ -167,29 +168,65 @@ def open_frame(sealer: Sealer, frame: Frame, sealed: Blob, where: str) -> Blob:
 
 
 def read_directory(
-    store: ObjectStore, name: str, pack: PackId, size: int, keys: TenantKeys, repository: RepositoryId
+    store: ObjectStore,
+    name: str,
+    pack: PackId,
+    size: int,
+    keys: TenantKeys,
+    repository: RepositoryId,
 ) -> tuple[PackInfo, list[tuple[ChunkId, Place]]]:
     """
-    What a stored pack holds, without the index.
+    What a stored pack holds, without the index; reads its two ends only.
 
-    Raises Damaged when the pack's start or end is not what was written.
+    Raises Damaged when one of them is not what was written.
     """
-    header = Header.from_bytes(store.get_range(name, 0, HEADER_BYTES), name)
+    start = store.get_range(name, 0, HEADER_BYTES)
     tail = store.get_range(name, max(0, size - _TAIL.size), _TAIL.size)
-    if len(tail) != _TAIL.size or header.kind not in (Kind.DATA_PACK, Kind.TREE_PACK):
-        raise Damaged(f"{name} is not a pack")
+    sealed = store.get_range(name, _directory_at(tail, size, name), _directory_bytes(tail))
+    header = Header.from_bytes(start, name)
+    return PackInfo(pack, size, header), _directory(
+        header, sealed, size - _TAIL.size - len(sealed), name, keys, repository
+    )
+
+
+def parse_directory(
+    body: memoryview, name: str, keys: TenantKeys, repository: RepositoryId
+) -> list[tuple[ChunkId, Place]]:
+    """The directory of a whole pack in memory; raises Damaged."""
+    header = Header.from_bytes(body, name)
+    tail = body[-_TAIL.size :]
+    at = _directory_at(tail, len(body), name)
+    sealed = body[at : at + _directory_bytes(tail)]
+    return _directory(header, sealed, at, name, keys, repository)
+
+
+def _directory_bytes(tail: Blob) -> int:
+    sealed, _ = _TAIL.unpack(tail)
+    return int(sealed)
+
+
+def _directory_at(tail: Blob, size: int, name: str) -> int:
+    if len(tail) != _TAIL.size:
+        raise Damaged(f"{name} is cut short")
     sealed, magic = _TAIL.unpack(tail)
-    start = size - _TAIL.size - sealed
-    if magic != _END or start < HEADER_BYTES or sealed < TAG_BYTES:
+    at = size - _TAIL.size - sealed
+    if magic != _END or at < HEADER_BYTES or sealed < TAG_BYTES:
         raise Damaged(f"{name} is cut short, or longer than it was written")
-    sealer = Sealer(header, keys, repository, "pack")
+    return int(at)
+
+
+def _directory(
+    header: Header, sealed: Blob, at: int, name: str, keys: TenantKeys, repository: RepositoryId
+) -> list[tuple[ChunkId, Place]]:
+    if header.kind not in (Kind.DATA_PACK, Kind.TREE_PACK):
+        raise Damaged(f"{name} is not a pack")
     try:
-        plain = sealer.open(start, _DIRECTORY, store.get_range(name, start, sealed))
+        plain = Sealer(header, keys, repository, "pack").open(at, _DIRECTORY, sealed)
     except OpenFailed as error:
         raise Damaged(f"the directory of {name} was changed since it was written") from error
     try:
-        return PackInfo(pack, size, header), list(_places(plain))
-    except (struct.error, ValueError) as error:  # sealed by a tenant's key, yet not a directory
+        return list(_places(plain))
+    except (struct.error, ValueError) as error:  # sealed by the tenant's key, yet not a directory
         raise Damaged(f"the directory of {name} has the wrong form") from error
 
 

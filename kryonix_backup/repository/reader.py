@@ -13,13 +13,14 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from kryonix_backup.crypto.keys import TenantKeys
 from kryonix_backup.crypto.naming import ChunkNamer
 from kryonix_backup.crypto.seal import Sealer
 from kryonix_backup.errors import Damaged, ObjectMissing
-from kryonix_backup.model import KIB, MIB, Blob, ChunkId, PackId, RepositoryId
+from kryonix_backup.model import KIB, MIB, Blob, ChunkId, Entry, PackId, RepositoryId
 from kryonix_backup.repository.content import Ref
 from kryonix_backup.repository.index import Found, Index
 from kryonix_backup.repository.layout import pack_name
@@ -29,14 +30,15 @@ from kryonix_backup.storage.store import ObjectStore
 log = logging.getLogger(__name__)
 
 _WINDOW_BYTES = 8 * MIB
-_WINDOW_CHUNKS = 2048
+_WINDOW_ROWS = 4096
 _CACHED_FRAMES = 12
 _NEAR_BYTES = 128 * KIB  # fetching so much for nothing is cheaper than one more request
 _REQUEST_BYTES = 4 * MIB
 _READERS = 3
 
 
-class Shelf(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Shelf:
     """What a reader needs of a repository."""
 
     store: ObjectStore
@@ -74,28 +76,24 @@ class ChunkReader:
                 failure = failure or error
         raise failure or Damaged(f"chunk {chunk.hex()} is in no pack that the index names")
 
-    def stream(self, refs: Iterable[Ref]) -> Iterator[Blob]:
-        """The contents of these chunks, in order, fetched ahead of their use."""
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="read") as pool:
-            windows = _windows(refs)
-            ahead: deque[tuple[list[Ref], _Window]] = deque()
-            try:
-                for wanted in windows:
-                    ahead.append((wanted, _Window(self, pool, wanted)))
-                    if len(ahead) > 1:
-                        yield from self._use(*ahead.popleft())
-                while ahead:
-                    yield from self._use(*ahead.popleft())
-            finally:
-                for _, window in ahead:
-                    window.cancel()
+    def stream(self, flow: Iterable[Ref | Entry]) -> Iterator[Blob | Entry]:
+        """
+        The contents of these chunks, in order, fetched ahead of their use.
 
-    def _use(self, wanted: list[Ref], window: _Window) -> Iterator[Blob]:
-        for chunk, length in wanted:
-            raw = window.take(chunk)
-            if len(raw) != length:
-                raise Damaged(f"chunk {chunk.hex()} has {len(raw)} bytes instead of {length}")
-            yield raw
+        Entries among them come out where they went in. Raises Damaged and ObjectMissing.
+        """
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="read") as pool:
+            ahead: deque[_Window] = deque()
+            try:
+                for wanted in _windows(flow):
+                    ahead.append(_Window(self, pool, wanted))
+                    if len(ahead) > 1:
+                        yield from ahead.popleft()
+                while ahead:
+                    yield from ahead.popleft()
+            finally:
+                for window in ahead:
+                    window.cancel()
 
     def _frame(self, pack: PackInfo, frame: Frame) -> Blob:
         key = (pack.id, frame.offset)
@@ -133,7 +131,7 @@ class ChunkReader:
         if sealer is None:
             shelf = self._shelf
             sealer = Sealer(pack.header, shelf.keys, shelf.repository, "pack")
-            if len(self._sealers) >= 4096:  # noqa: PLR2004  (a few hundred bytes each)
+            if len(self._sealers) >= 4096:
                 self._sealers.clear()
             self._sealers[pack.id] = sealer
         return sealer
@@ -145,13 +143,15 @@ class ChunkReader:
         for chunk in wanted:
             place = self._shelf.index.find(chunk)
             if place is None:
-                continue  # `take` says so, when it is reached
+                continue  # whoever takes it is told so
             found[chunk] = place
             frames.setdefault(place.pack.id, (place.pack, set()))[1].add(place.place.frame)
         runs = [run for pack, needed in frames.values() for run in _runs(pack, sorted(needed))]
         return found, runs
 
-    def fetch(self, run: _Run, chunks: Sequence[ChunkId], found: dict[ChunkId, Found]) -> dict[ChunkId, Blob]:
+    def fetch(
+        self, run: _Run, chunks: Sequence[ChunkId], found: dict[ChunkId, Found]
+    ) -> dict[ChunkId, Blob]:
         """The chunks of one run of frames; those that are damaged are left out."""
         opened: dict[int, Blob] = {}
         missing = []
@@ -172,7 +172,9 @@ class ChunkReader:
                     at = frame.offset - start
                     opened[frame.offset] = self.open(run.pack, frame, body[at : at + frame.sealed])
             except (Damaged, ObjectMissing) as error:
-                log.warning("%s", error.message)  # `take` reads the chunks one by one
+                log.warning(
+                    "%s", error.message
+                )  # each chunk is then read by itself, and may be stored twice
         contents: dict[ChunkId, Blob] = {}
         for chunk in chunks:
             raw = opened.get(found[chunk].place.frame.offset)
@@ -187,9 +189,14 @@ class ChunkReader:
 class _Window:
     """The chunks of one stretch of a stream, being fetched."""
 
-    def __init__(self, reader: ChunkReader, pool: ThreadPoolExecutor, wanted: list[Ref]) -> None:
+    def __init__(
+        self, reader: ChunkReader, pool: ThreadPoolExecutor, wanted: list[Ref | Entry]
+    ) -> None:
         self._reader = reader
-        found, runs = reader.plan(dict.fromkeys(ref.chunk for ref in wanted))
+        self._wanted = wanted
+        found, runs = reader.plan(
+            dict.fromkeys(ref.chunk for ref in wanted if isinstance(ref, Ref))
+        )
         by_frame: dict[tuple[PackId, int], list[ChunkId]] = {}
         for chunk, place in found.items():
             by_frame.setdefault((place.pack.id, place.place.frame.offset), []).append(chunk)
@@ -199,8 +206,19 @@ class _Window:
             future = pool.submit(reader.fetch, run, chunks, found)
             self._future.update(dict.fromkeys(chunks, future))
 
-    def take(self, chunk: ChunkId) -> Blob:
-        """The content of a chunk of this window; raises Damaged or ObjectMissing."""
+    def __iter__(self) -> Iterator[Blob | Entry]:
+        for wanted in self._wanted:
+            if isinstance(wanted, Entry):
+                yield wanted
+                continue
+            raw = self._take(wanted.chunk)
+            if len(raw) != wanted.length:
+                raise Damaged(
+                    f"chunk {wanted.chunk.hex()} has {len(raw)} bytes instead of {wanted.length}"
+                )
+            yield raw
+
+    def _take(self, chunk: ChunkId) -> Blob:
         future = self._future.get(chunk)
         data = future.result().get(chunk) if future is not None else None
         return data if data is not None else self._reader.read(chunk)
@@ -211,13 +229,14 @@ class _Window:
             future.cancel()
 
 
-def _windows(refs: Iterable[Ref]) -> Iterator[list[Ref]]:
-    window: list[Ref] = []
+def _windows(flow: Iterable[Ref | Entry]) -> Iterator[list[Ref | Entry]]:
+    window: list[Ref | Entry] = []
     size = 0
-    for ref in refs:
-        window.append(ref)
-        size += ref.length
-        if size >= _WINDOW_BYTES or len(window) >= _WINDOW_CHUNKS:
+    for each in flow:
+        window.append(each)
+        if isinstance(each, Ref):
+            size += each.length
+        if size >= _WINDOW_BYTES or len(window) >= _WINDOW_ROWS:
             yield window
             window, size = [], 0
     if window:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -41,8 +42,9 @@ from kryonix_backup.repository.layout import (
     pack_name,
     snapshot_name,
 )
-from kryonix_backup.repository.pack import read_directory
+from kryonix_backup.repository.pack import PackInfo, read_directory
 from kryonix_backup.repository.reader import ChunkReader, Shelf
+from kryonix_backup.repository.scrub import Scrubbed, scrub_pack
 from kryonix_backup.repository.snapshot import Snapshot
 from kryonix_backup.repository.tree import Root, TreeReader
 from kryonix_backup.repository.writer import ChunkWriter, Vault, pack_plain, write_segment
@@ -89,7 +91,9 @@ class Repository:
         try:
             store.put(FORMAT, described.to_bytes())
         except ObjectExists as error:
-            raise RepositoryExists(f"{store.address} was taken by another at this moment") from error
+            raise RepositoryExists(
+                f"{store.address} was taken by another at this moment"
+            ) from error
         return cls.open(store, tenant, master)
 
     @classmethod
@@ -183,7 +187,14 @@ class Repository:
 
     def reader(self) -> ChunkReader:
         """A way to the content of chunks."""
-        return ChunkReader(Shelf(self.store, self._keys, self.id, self.namer, self.index))
+        return ChunkReader(self._shelf())
+
+    def scrub(self, pack: PackInfo) -> Scrubbed:
+        """Read everything in a pack again; what is wrong with it is told, not raised."""
+        return scrub_pack(self._shelf(), pack)
+
+    def _shelf(self) -> Shelf:
+        return Shelf(self.store, self._keys, self.id, self.namer, self.index)
 
     def tree(self, root: Root, reader: ChunkReader) -> TreeReader:
         """A tree that a snapshot names."""
@@ -196,14 +207,25 @@ class Repository:
         Only chunks of packs that are there in full length, and that no maintenance is about to
         delete, are not stored again: a lost pack is healed by the next backup of the same data.
         """
-        there = {info.name: info.size for info in self.store.list(PACKS)}
+        there = self._stored_packs()
         vault = Vault(self.store, self._keys, self.id, self.namer, self.index, frozenset())
         self._take_up(there, vault)
-        trusted = {
-            pack.id for pack in self.index.packs().values()
+        trusted = self._whole(there) - self._marked()
+        return ChunkWriter(replace(vault, trusted=frozenset(trusted)), verify=verify)
+
+    def present_packs(self) -> set[PackId]:
+        """The packs that the index names and that are there in full length."""
+        return self._whole(self._stored_packs())
+
+    def _stored_packs(self) -> dict[str, int]:
+        return {info.name: info.size for info in self.store.list(PACKS)}
+
+    def _whole(self, there: Mapping[str, int]) -> set[PackId]:
+        return {
+            pack.id
+            for pack in self.index.packs().values()
             if there.get(pack_name(pack.id)) == pack.size
-        } - self._marked()  # fmt: skip
-        return ChunkWriter(vault._replace(trusted=frozenset(trusted)), verify=verify)
+        }
 
     def _take_up(self, there: Mapping[str, int], vault: Vault) -> None:
         known = {pack_name(pack) for pack in self.index.packs()}

@@ -46,6 +46,12 @@ class SourceResult:
     duration_s: float
     problems: tuple[Problem, ...]
 
+    def shown(self, part: PartResult, path: bytes) -> str:
+        """The path for people of an entry: the source, the part where there are several, the path."""
+        names = [self.name] if len(self.parts) == 1 else [self.name, part.name]
+        text = path.decode("utf-8", "backslashreplace")
+        return "/".join([*names, text] if text else names)
+
     def to_plain(self) -> dict[str, Any]:
         """The result as JSON can say it."""
         plain = asdict(self)

@@ -83,7 +83,15 @@ class TreeWriter:
             raise SourceError(f"{entry.text!r} comes twice, or out of order")
         self._last = key
         row = self._pack(
-            (entry.path, entry.kind, entry.size, entry.refs, entry.indirect, entry.stamp, entry.meta)
+            (
+                entry.path,
+                entry.kind,
+                entry.size,
+                entry.refs,
+                entry.indirect,
+                entry.stamp,
+                entry.meta,
+            )
         )
         self._add_row(0, row, entry.path, 1, entry.size)
 

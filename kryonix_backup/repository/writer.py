@@ -12,6 +12,8 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from mmap import mmap
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -52,7 +54,8 @@ class Counts(NamedTuple):
     bytes_stored: int = 0
 
 
-class Vault(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Vault:
     """What a writer needs of a repository: where to store, under which keys and names."""
 
     store: ObjectStore
@@ -86,7 +89,7 @@ class ChunkWriter:
         self._counts = Counts()
         self._failure: BaseException | None = None
         self._lanes: list[Lane] = []
-        self._buffers: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+        self._buffers: queue.SimpleQueue[mmap] = queue.SimpleQueue()
         self._uploads: queue.Queue[ClosedPack | None] = queue.Queue(maxsize=1)
         self._uploaders = [
             threading.Thread(target=self._upload_all, name=f"upload-{number}", daemon=True)
@@ -161,15 +164,20 @@ class ChunkWriter:
             )
         return new
 
+    def holds(self, chunk: ChunkId) -> bool:
+        """Whether the chunk need not be stored again."""
+        with self._lock:
+            return chunk in self._claimed or self._is_stored(chunk)
+
     def _is_stored(self, chunk: ChunkId) -> bool:
         return any(found.pack.id in self._trusted for found in self._vault.index.find_all(chunk))
 
-    def buffer(self) -> bytearray:
+    def buffer(self) -> mmap:
         """A buffer that holds a pack; given back by itself once its pack is stored."""
         try:
             return self._buffers.get_nowait()
         except queue.Empty:
-            return bytearray(PACK_BYTES + FRAME_BYTES + 2 * MIB)
+            return mmap(-1, PACK_BYTES + FRAME_BYTES + 2 * MIB)  # takes memory as it is filled
 
     def send(self, pack: ClosedPack) -> None:
         """Hand a closed pack to the uploaders; waits while they are busy."""
@@ -201,7 +209,7 @@ class ChunkWriter:
             log.info("pack %s was stored before", pack.info.id)
         buffer = pack.body.obj
         pack.body.release()
-        assert isinstance(buffer, bytearray)
+        assert isinstance(buffer, mmap)
         self._buffers.put(buffer)
         with self._lock:
             self._unindexed.append((pack.info, pack.chunks))
@@ -210,9 +218,7 @@ class ChunkWriter:
             )
         self._write_index(self._take_unindexed(at_least=_INDEX_EVERY_CHUNKS))
 
-    def _take_unindexed(
-        self, at_least: int
-    ) -> list[tuple[PackInfo, list[tuple[ChunkId, Place]]]]:
+    def _take_unindexed(self, at_least: int) -> list[tuple[PackInfo, list[tuple[ChunkId, Place]]]]:
         with self._lock:
             if sum(len(chunks) for _, chunks in self._unindexed) < at_least:
                 return []

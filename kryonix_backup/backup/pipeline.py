@@ -1,0 +1,268 @@
+"""
+The road of one part of a source, on several threads with bounded memory.
+
+The calling thread reads content into a few buffers and cuts it; worker threads name, compress and
+seal what a buffer holds, and the writer's threads store it. All the heavy calls release the GIL.
+A buffer is used again when everything in it is kept, so reading waits where storing is slow. The
+results come back in the order of reading, and so do the entries of the tree.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from threading import Thread
+from typing import NamedTuple
+
+from kryonix_backup.chunking.fastcdc import FILE_CHUNKS, Cutter
+from kryonix_backup.crypto.seal import Kind
+from kryonix_backup.errors import SourceUnreadable
+from kryonix_backup.model import MIB, ChunkId, Entry, Problem
+from kryonix_backup.repository.content import RefList
+from kryonix_backup.repository.repository import Repository
+from kryonix_backup.repository.tree import Root, TreeWriter
+from kryonix_backup.repository.writer import ChunkWriter, Lane
+from kryonix_backup.sources.source import Dump, Item, Reader
+
+_BUFFER_BYTES = 2 * MIB  # at least twice the greatest chunk
+_SPARE_BUFFERS = 3  # beside one for each worker: one being filled, two waiting
+_MOST_ENTRIES_WAITING = 4096
+
+
+class PartCounts(NamedTuple):
+    """What one part of a source came to; ``bytes_read`` of its content was read."""
+
+    entries: int = 0
+    entries_unchanged: int = 0
+    bytes_total: int = 0
+    bytes_read: int = 0
+
+
+class _Piece(NamedTuple):
+    """A chunk in a batch: the open entry it belongs to, and where it is in the buffer."""
+
+    owner: RefList
+    start: int
+    end: int
+
+
+class _Done(NamedTuple):
+    """An entry that is complete once the pieces before it are kept; without content, alone."""
+
+    entry: Entry
+    content: RefList | None
+
+
+class _Batch:
+    """One buffer's chunks, and the entries that end among them, in order."""
+
+    def __init__(self, buffer: bytearray) -> None:
+        self.buffer = buffer
+        self.view = memoryview(buffer)
+        self.used = 0
+        self.steps: list[_Piece | _Done] = []
+        self.pieces = 0
+        self.kept: Future[list[ChunkId]] = Future()
+
+
+class Pipeline:
+    """Backs up parts, one after the other, through one `ChunkWriter`."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        writer: ChunkWriter,
+        compression: str,
+        tell: Callable[[PartCounts], None],
+        workers: int | None = None,
+    ) -> None:
+        self._writer = writer
+        self._tell = tell
+        self._seed = repository.namer.tree_seed
+        self._cutter = Cutter(FILE_CHUNKS, repository.namer.chunker_seed)
+        self._tree_lane = writer.lane("zstd:3", Kind.TREE_PACK)
+        count = workers or len(os.sched_getaffinity(0))
+        self._work: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+        for _ in range(count + _SPARE_BUFFERS):
+            self._free.put(bytearray(_BUFFER_BYTES))
+        self._workers = [
+            Thread(target=self._keep_all, args=(writer.lane(compression),), daemon=True)
+            for _ in range(count)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def close(self) -> None:
+        """End the threads; everything that was handed to them is done first."""
+        for _ in self._workers:
+            self._work.put(None)
+        for worker in self._workers:
+            worker.join()
+
+    def run(self, dump: Dump) -> tuple[Root, PartCounts]:
+        """Keep one part's content and its tree; entries that cannot be read become problems."""
+        return _PartRun(self, dump, TreeWriter(self._keep_tree, self._seed)).run()
+
+    def _keep_tree(self, raw: bytes) -> ChunkId:
+        return self._tree_lane.keep([raw])[0]
+
+    def _keep_all(self, lane: Lane) -> None:
+        while (batch := self._work.get()) is not None:
+            try:
+                pieces = [step for step in batch.steps if isinstance(step, _Piece)]
+                batch.kept.set_result(
+                    lane.keep([batch.view[piece.start : piece.end] for piece in pieces])
+                )
+            except BaseException as error:
+                self._writer.fail(error)
+                batch.kept.set_exception(error)
+
+
+class _PartRun:
+    """One part on its way; only the calling thread is in here."""
+
+    def __init__(self, pipeline: Pipeline, dump: Dump, tree: TreeWriter) -> None:
+        self._pipe = pipeline
+        self._dump = dump
+        self._tree = tree
+        self._counts = PartCounts()
+        self._waiting: deque[_Batch] = deque()
+        self._batch = _Batch(self._buffer())
+
+    def run(self) -> tuple[Root, PartCounts]:
+        for item in self._dump.items:
+            self._take(item)
+        self._submit()
+        while self._waiting:
+            self._finish_first()
+        self._pipe._free.put(self._batch.buffer)
+        root = self._tree.close()
+        self._pipe._tell(self._counts)
+        return root, self._counts
+
+    def _take(self, item: Item) -> None:
+        if item.open is None:
+            entry = item.entry
+            counts = self._counts
+            self._counts = counts._replace(
+                entries=counts.entries + 1,
+                entries_unchanged=counts.entries_unchanged + (1 if entry.refs else 0),
+                bytes_total=counts.bytes_total + (entry.size if entry.refs else 0),
+            )
+            self._batch.steps.append(_Done(entry, None))
+            if len(self._batch.steps) >= _MOST_ENTRIES_WAITING:
+                self._submit()
+            return
+        try:
+            reader = item.open()
+        except SourceUnreadable as error:
+            self._dump.problems.append(Problem(item.entry.text, error.message))
+            return
+        self._read(item.entry, reader)
+
+    def _read(self, entry: Entry, reader: Reader) -> None:
+        content = RefList(self._pipe._keep_tree)
+        try:
+            size = self._cut(entry, content, reader)
+            final = reader.close()
+        except SourceUnreadable as error:
+            # What was read so far is kept as chunks that nothing names; the entry is left out.
+            self._dump.problems.append(Problem(entry.text, error.message))
+            return
+        counts = self._counts
+        self._counts = PartCounts(
+            counts.entries + 1,
+            counts.entries_unchanged,
+            counts.bytes_total + size,
+            counts.bytes_read + size,
+        )
+        self._batch.steps.append(_Done(final, content))
+
+    def _cut(self, entry: Entry, content: RefList, reader: Reader) -> int:
+        cutter = self._pipe._cutter
+        room = len(self._batch.buffer) - self._batch.used
+        if room <= min(entry.size, cutter.sizes.greatest):
+            self._submit()
+        start, total = self._batch.used, 0
+        while True:
+            batch = self._batch
+            count = reader.readinto(batch.view[batch.used :])
+            batch.used += count
+            total += count
+            full = batch.used == len(batch.buffer)
+            if count and not full:
+                continue
+            lengths = cutter.lengths(batch.view[start : batch.used])
+            if count:
+                # Only the last chunk of a full buffer may go on in the next one.
+                carried = lengths.pop()
+                self._pieces(content, start, lengths)
+                start = self._carry(carried)
+            else:
+                self._pieces(content, start, lengths)
+                return total
+
+    def _pieces(self, content: RefList, start: int, lengths: list[int]) -> None:
+        for length in lengths:
+            self._batch.steps.append(_Piece(content, start, start + length))
+            start += length
+        self._batch.pieces += len(lengths)
+
+    def _carry(self, length: int) -> int:
+        old = self._batch
+        tail = bytes(old.view[old.used - length : old.used])
+        self._submit()
+        self._batch.view[:length] = tail
+        self._batch.used = length
+        return 0
+
+    def _submit(self) -> None:
+        batch = self._batch
+        if batch.pieces:
+            self._waiting.append(batch)
+            self._pipe._work.put(batch)
+            self._batch = _Batch(self._buffer())
+        elif batch.steps or batch.used:
+            # Nothing to keep: only the place of its entries in the order counts.
+            batch.kept.set_result([])
+            self._waiting.append(batch)
+            self._batch = _Batch(self._buffer())
+        self._finish_ready()
+        self._pipe._tell(self._counts)
+
+    def _buffer(self) -> bytearray:
+        while True:
+            try:
+                return self._pipe._free.get_nowait()
+            except queue.Empty:
+                self._finish_first()
+
+    def _finish_ready(self) -> None:
+        while self._waiting and self._waiting[0].kept.done():
+            self._finish_first()
+
+    def _finish_first(self) -> None:
+        batch = self._waiting.popleft()
+        ids = iter(batch.kept.result())
+        for step in batch.steps:
+            if isinstance(step, _Piece):
+                step.owner.add(next(ids), step.end - step.start)
+            elif step.content is None:
+                self._tree.add(step.entry)
+            else:
+                refs, indirect = step.content.close()
+                self._tree.add(
+                    step.entry._replace(size=step.content.size, refs=refs, indirect=indirect)
+                )
+        batch.steps.clear()
+        self._pipe._free.put(batch.buffer)
+
+
+def counted(parts: Iterator[PartCounts]) -> PartCounts:
+    """The sum over several parts."""
+    sums = [sum(column) for column in zip(*parts, strict=True)]
+    return PartCounts(*sums)

@@ -1,0 +1,231 @@
+"""
+The steps of a backup: begin, back up each source, publish.
+
+The sources of a session can be backed up at once, in threads or tasks of their own; each leaves
+durable chunks and a small result, and `publish` is the one moment at which the snapshot exists.
+A session that never comes so far is garbage that the next one makes use of.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any, Self
+
+from kryonix_backup.backup.pipeline import PartCounts, Pipeline, counted
+from kryonix_backup.backup.report import BackupReport, summarise
+from kryonix_backup.clock import Clock
+from kryonix_backup.errors import ConfigError, Damaged, ObjectMissing
+from kryonix_backup.events import Listener, Progress
+from kryonix_backup.model import BackupKind, Entry, SnapshotId, TenantId, new_run_id
+from kryonix_backup.repository.content import list_chunks, refs_of
+from kryonix_backup.repository.repository import Repository
+from kryonix_backup.repository.snapshot import PartResult, Snapshot, SourceResult
+from kryonix_backup.repository.writer import ChunkWriter
+from kryonix_backup.settings import SourceSettings, TenantSettings
+from kryonix_backup.sources.source import Source
+
+log = logging.getLogger(__name__)
+
+_TELL_EVERY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A backup under way: the id its snapshot will have, and the one before it."""
+
+    snapshot: SnapshotId
+    tenant: TenantId
+    kind: BackupKind
+    parent: SnapshotId | None
+    started: datetime
+
+    def to_plain(self) -> dict[str, Any]:
+        """The session as JSON can say it."""
+        return {
+            "snapshot": self.snapshot,
+            "tenant": self.tenant,
+            "kind": self.kind.value,
+            "parent": self.parent,
+            "started": self.started.isoformat(),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """A session out of `to_plain`'s form."""
+        return cls(
+            SnapshotId(plain["snapshot"]),
+            TenantId(plain["tenant"]),
+            BackupKind(plain["kind"]),
+            plain["parent"],
+            datetime.fromisoformat(plain["started"]),
+        )
+
+
+def begin(repository: Repository, kind: BackupKind, clock: Clock) -> Session:
+    """A session whose parent is the newest snapshot; raises ConfigError for a kind without use."""
+    if kind is BackupKind.LOG:
+        raise ConfigError(
+            "none of this tenant's sources keeps a transaction log",
+            "Use --kind full or --kind incremental.",
+        )
+    now = clock.now()
+    ids = repository.snapshot_ids()
+    parent = ids[-1] if ids else None
+    return Session(SnapshotId(new_run_id(now)), repository.tenant, kind, parent, now)
+
+
+def back_up_source(
+    repository: Repository,
+    session: Session,
+    settings: SourceSettings,
+    source: Source,
+    listener: Listener,
+    clock: Clock,
+) -> SourceResult:
+    """
+    Store one source's content; everything is durable when this returns.
+
+    An incremental backup does not read again what its source knows to be unchanged since the
+    newest snapshot that holds it; a full one reads everything, and stores only what is new.
+    """
+    started = clock.monotonic()
+    before = _before(repository, session, settings)
+    problems = []
+    parts: list[PartResult] = []
+    counts: list[PartCounts] = []
+    with repository.writer() as writer:
+        teller = _Teller(listener, clock, writer, before)
+        pipeline = Pipeline(repository, writer, settings.compression, teller.tell)
+        try:
+            for part in source.parts():
+                dump = source.dump(part, _since(repository, writer, before, part))
+                root, count = pipeline.run(dump)
+                parts.append(PartResult(part, root, count.entries, count.bytes_total))
+                counts.append(count)
+                teller.part_done(count)
+                problems.extend(dump.problems)
+        finally:
+            pipeline.close()
+    total, kept = counted(iter(counts)), writer.counts
+    return SourceResult(
+        name=settings.name,
+        url=settings.url,
+        parts=tuple(parts),
+        position=source.position(),
+        entries=total.entries,
+        entries_unchanged=total.entries_unchanged,
+        bytes_total=total.bytes_total,
+        bytes_read=total.bytes_read,
+        bytes_new=kept.bytes_new,
+        bytes_stored=kept.bytes_stored,
+        chunks=kept.chunks,
+        chunks_new=kept.chunks_new,
+        duration_s=round(clock.monotonic() - started, 3),
+        problems=tuple(problems),
+    )
+
+
+def publish(
+    repository: Repository,
+    session: Session,
+    results: Sequence[SourceResult],
+    settings: TenantSettings,
+    clock: Clock,
+) -> BackupReport:
+    """Make the snapshot count; nothing is written after this."""
+    snapshot = Snapshot(
+        id=session.snapshot,
+        tenant=repository.tenant,
+        kind=session.kind,
+        parent=session.parent,
+        started=session.started,
+        finished=clock.now(),
+        sources={result.name: result for result in results},
+        settings=settings.to_plain(),
+        version=version("kryonix-backup"),
+    )
+    repository.publish(snapshot)
+    return summarise(snapshot)
+
+
+def _before(
+    repository: Repository, session: Session, settings: SourceSettings
+) -> SourceResult | None:
+    if session.kind is BackupKind.FULL or session.parent is None:
+        return None
+    for snapshot in reversed(repository.snapshot_ids()):
+        found = repository.snapshot(snapshot).sources.get(settings.name)
+        if found is not None and found.url == settings.url:
+            return found
+    return None
+
+
+def _since(
+    repository: Repository, writer: ChunkWriter, before: SourceResult | None, part: str
+) -> Iterator[Entry] | None:
+    for known in before.parts if before else ():
+        if known.name == part:
+            return _whole_entries(repository, writer, known)
+    return None
+
+
+def _whole_entries(
+    repository: Repository, writer: ChunkWriter, part: PartResult
+) -> Iterator[Entry]:
+    """
+    The part's entries whose content is all there.
+
+    An entry that has lost a chunk is passed over, and so is everything after a damaged leaf: the
+    source then takes them for new and reads them again, which heals the repository.
+    """
+    reader = repository.reader()
+    try:
+        for entry in repository.tree(part.root, reader).entries():
+            lists = all(writer.holds(ref.chunk) for ref in list_chunks(entry))
+            if lists and all(writer.holds(ref.chunk) for ref in refs_of(entry, reader.read)):
+                yield entry
+    except (Damaged, ObjectMissing) as error:
+        log.warning("the tree of the snapshot before is damaged, reading anew: %s", error.message)
+
+
+class _Teller:
+    """Turns counts into progress, a few times a second."""
+
+    def __init__(
+        self, listener: Listener, clock: Clock, writer: ChunkWriter, before: SourceResult | None
+    ) -> None:
+        self._listener = listener
+        self._clock = clock
+        self._writer = writer
+        self._started = self._told = clock.monotonic()
+        self._earlier = PartCounts()
+        self._totals = (before.bytes_total, before.entries) if before else (0, 0)
+
+    def part_done(self, counts: PartCounts) -> None:
+        """Count a finished part in."""
+        self._earlier = counted(iter((self._earlier, counts)))
+        self._say(PartCounts())
+
+    def tell(self, counts: PartCounts) -> None:
+        """Say how far the present part is, unless it was said a moment ago."""
+        if self._clock.monotonic() - self._told >= _TELL_EVERY_S:
+            self._say(counts)
+
+    def _say(self, counts: PartCounts) -> None:
+        self._told = self._clock.monotonic()
+        now = counted(iter((self._earlier, counts)))
+        self._listener(
+            Progress(
+                stage="backup",
+                bytes_done=now.bytes_total,
+                bytes_total=self._totals[0],
+                entries_done=now.entries,
+                entries_total=self._totals[1],
+                bytes_stored=self._writer.counts.bytes_stored,
+                elapsed_s=self._told - self._started,
+            )
+        )

@@ -1,0 +1,226 @@
+"""
+Proving that every snapshot can be read.
+
+*structure*: every chunk that a snapshot names is in a pack that is there in full length.
+*sample*: that, and a random share of all packs is read, opened and hashed again.
+*data*: that, and every pack is.
+What is damaged is named together with the snapshots and entries that depend on it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from kryonix_backup.clock import Clock
+from kryonix_backup.errors import Damaged, ObjectMissing
+from kryonix_backup.events import Listener, Progress
+from kryonix_backup.model import ChunkId, Entry, PackId, TenantId
+from kryonix_backup.repository.content import list_chunks, refs_of
+from kryonix_backup.repository.layout import SNAPSHOTS, pack_name
+from kryonix_backup.repository.pack import PackInfo
+from kryonix_backup.repository.repository import Repository
+from kryonix_backup.repository.snapshot import PartResult
+
+_SAMPLE_SHARE = 30  # one pack in so many: read daily, everything is read within a month
+_READERS = 2
+_AFFECTED_SHOWN = 100  # entries named for one damaged object; the count is always whole
+
+
+class Level(StrEnum):
+    """How deep a verification goes."""
+
+    STRUCTURE = "structure"
+    SAMPLE = "sample"
+    DATA = "data"
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One object that is not what it should be, and what depends on it."""
+
+    object: str
+    reason: str
+    affects: tuple[str, ...]
+    affected: int
+
+    def to_plain(self) -> dict[str, Any]:
+        """The damage as JSON can say it."""
+        return {
+            "object": self.object,
+            "reason": self.reason,
+            "affects": list(self.affects),
+            "affected": self.affected,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What a verification read and found; ``status`` is ok or damaged."""
+
+    tenant: TenantId
+    level: Level
+    snapshots: int
+    packs: int
+    packs_read: int
+    chunks: int
+    bytes_read: int
+    duration_s: float
+    damage: tuple[Damage, ...]
+
+    @property
+    def status(self) -> str:
+        """ok, or damaged."""
+        return "damaged" if self.damage else "ok"
+
+    def to_plain(self) -> dict[str, Any]:
+        """The report as the command prints it with --json."""
+        return {
+            "tenant": self.tenant,
+            "level": self.level.value,
+            "status": self.status,
+            "snapshots": self.snapshots,
+            "packs": self.packs,
+            "packs_read": self.packs_read,
+            "chunks": self.chunks,
+            "bytes_read": self.bytes_read,
+            "duration_s": self.duration_s,
+            "damage": [damage.to_plain() for damage in self.damage],
+        }
+
+
+def verify(
+    repository: Repository,
+    level: Level,
+    listener: Listener,
+    clock: Clock,
+    snapshots: Sequence[str] = (),
+) -> VerifyReport:
+    """
+    Check these snapshots, or all of them, and the packs of the whole repository.
+
+    Damage is found and told, not raised; what cannot be reached at all raises TransientError.
+    """
+    return _Verification(repository, level, listener, clock).run(snapshots)
+
+
+class _Verification:
+    """One verification under way: what is damaged, and who depends on it."""
+
+    def __init__(
+        self, repository: Repository, level: Level, listener: Listener, clock: Clock
+    ) -> None:
+        self._repository = repository
+        self._reader = repository.reader()
+        self._level = level
+        self._listener = listener
+        self._clock = clock
+        self._started = clock.monotonic()
+        self._there: set[PackId] = set()
+        self._bad: set[tuple[PackId, ChunkId]] = set()
+        self._reasons: dict[str, str] = {}
+        self._affected: dict[str, list[str]] = {}
+        self._sound_leaves: set[ChunkId] = set()
+        self._bytes_read = 0
+
+    def run(self, wanted: Sequence[str]) -> VerifyReport:
+        packs = self._repository.index.packs()
+        self._there = self._repository.present_packs()
+        for pack in set(packs) - self._there:
+            self._reasons[pack_name(pack)] = "is missing, or has another length than was written"
+        # Packs are read first: what is damaged in them is then traced to entries in one pass.
+        to_read = [packs[pack] for pack in self._picked(sorted(self._there))]
+        self._read_packs(to_read)
+        count = 0
+        for each in wanted or self._repository.snapshot_ids():
+            count += 1
+            self._check_snapshot(each)
+        return VerifyReport(
+            tenant=self._repository.tenant,
+            level=self._level,
+            snapshots=count,
+            packs=len(packs),
+            packs_read=len(to_read),
+            chunks=len(self._repository.index),
+            bytes_read=self._bytes_read,
+            duration_s=round(self._clock.monotonic() - self._started, 3),
+            damage=tuple(self._damage()),
+        )
+
+    def _picked(self, packs: list[PackId]) -> list[PackId]:
+        if self._level is Level.STRUCTURE:
+            return []
+        if self._level is Level.DATA:
+            return packs
+        count = -(-len(packs) // _SAMPLE_SHARE)
+        return sorted(secrets.SystemRandom().sample(packs, count))
+
+    def _read_packs(self, packs: Sequence[PackInfo]) -> None:
+        total = sum(pack.size for pack in packs)
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="scrub") as pool:
+            for pack, reason, bad in pool.map(self._repository.scrub, packs):
+                self._bytes_read += pack.size
+                if reason:
+                    self._reasons[pack_name(pack.id)] = reason
+                self._bad.update((pack.id, chunk) for chunk in bad)
+                elapsed = self._clock.monotonic() - self._started
+                self._listener(Progress("verify", self._bytes_read, total, elapsed_s=elapsed))
+
+    def _check_snapshot(self, wanted: str) -> None:
+        try:
+            snapshot = self._repository.snapshot(wanted)
+        except (Damaged, ObjectMissing) as error:
+            self._blame(f"{SNAPSHOTS}{wanted}", error.message, f"snapshot {wanted}")
+            return
+        for source in snapshot.sources.values():
+            for part in source.parts:
+                self._check_part(part, f"{snapshot.id}:{source.shown(part, b'')}")
+
+    def _check_part(self, part: PartResult, who: str) -> None:
+        tree = self._repository.tree(part.root, self._reader)
+        try:
+            for chunk in tree.chunks():
+                if (culprit := self._culprit(chunk)) is not None:
+                    self._blame(culprit, "is damaged", f"{who} (its tree)")
+            for leaf in tree.leaves():
+                # A leaf that other snapshots share is looked at once, as long as it is sound.
+                if leaf not in self._sound_leaves and self._check_leaf(tree.leaf(leaf), who):
+                    self._sound_leaves.add(leaf)
+        except (Damaged, ObjectMissing) as error:
+            self._blame(part.root.chunk.hex(), error.message, f"{who} (its tree)")
+
+    def _check_leaf(self, entries: Sequence[Entry], who: str) -> bool:
+        sound = True
+        for entry in entries:
+            for culprit in self._culprits(entry):
+                sound = False
+                self._blame(culprit, "is damaged", f"{who}/{entry.text}")
+        return sound
+
+    def _culprits(self, entry: Entry) -> set[str]:
+        lists = {self._culprit(ref.chunk) for ref in list_chunks(entry)} - {None}
+        if not lists:
+            lists = {self._culprit(ref.chunk) for ref in refs_of(entry, self._reader.read)} - {None}
+        return {culprit for culprit in lists if culprit is not None}
+
+    def _culprit(self, chunk: ChunkId) -> str | None:
+        """The object to blame where a chunk cannot be read; None where one place has it whole."""
+        blamed = None
+        for found in self._repository.index.find_all(chunk):
+            if found.pack.id in self._there and (found.pack.id, chunk) not in self._bad:
+                return None
+            blamed = blamed or pack_name(found.pack.id)
+        return blamed or f"chunk {chunk.hex()}, which no index names"
+
+    def _blame(self, culprit: str, reason: str, who: str) -> None:
+        self._reasons.setdefault(culprit, reason)
+        self._affected.setdefault(culprit, []).append(who)
+
+    def _damage(self) -> Iterator[Damage]:
+        for name, reason in sorted(self._reasons.items()):
+            affected = self._affected.get(name, [])
+            yield Damage(name, reason, tuple(affected[:_AFFECTED_SHOWN]), len(affected))

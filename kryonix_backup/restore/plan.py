@@ -1,0 +1,196 @@
+"""What a restore will do, worked out before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Self
+
+from kryonix_backup.clock import Clock
+from kryonix_backup.errors import ConfigError, RestoreUnknown, SnapshotUnknown, UsageError
+from kryonix_backup.model import (
+    MIB,
+    Phase,
+    RestoreId,
+    SnapshotId,
+    SourceName,
+    TenantId,
+    is_run_id,
+    new_run_id,
+)
+from kryonix_backup.repository.repository import Repository
+from kryonix_backup.repository.snapshot import Snapshot, SourceResult
+from kryonix_backup.restore.selection import Selection
+from kryonix_backup.sources.registry import phase_of
+
+# What a restore of files took on two cores (docs/benchmarks.md); an estimate, shown as one.
+_BYTES_A_SECOND = 200 * MIB
+_SECONDS_AN_ENTRY = 0.0001
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreRequest:
+    """
+    What the operator asks for.
+
+    ``at`` takes the newest snapshot that was finished by then. ``to`` names another URL for a
+    source; without it a source goes back to where it came from. ``include`` holds gitignore
+    patterns of paths within the sources; without any, everything comes back.
+    """
+
+    snapshot: str = "latest"
+    at: datetime | None = None
+    sources: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    to: Mapping[str, str] = field(default_factory=dict)
+    strict: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreStep:
+    """One source that comes back: from which part of the snapshot, to where, in which phase."""
+
+    source: SourceName
+    target: str
+    phase: Phase
+    entries: int
+    bytes: int
+
+    def to_plain(self) -> dict[str, Any]:
+        """The step as JSON can say it."""
+        return {
+            "source": self.source,
+            "target": self.target,
+            "phase": self.phase.label,
+            "entries": self.entries,
+            "bytes": self.bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePlan:
+    """A restore before it runs; it is the first record of the restore's journal."""
+
+    restore: RestoreId
+    tenant: TenantId
+    snapshot: SnapshotId
+    taken: datetime
+    created: datetime
+    steps: tuple[RestoreStep, ...]
+    include: tuple[str, ...]
+    strict: bool
+    overwrite: bool
+
+    @property
+    def estimate_s(self) -> float:
+        """Seconds that it will take, by what such restores took."""
+        return round(
+            sum(
+                step.bytes / _BYTES_A_SECOND + step.entries * _SECONDS_AN_ENTRY
+                for step in self.steps
+            ),
+            1,
+        )
+
+    def to_plain(self) -> dict[str, Any]:
+        """The plan as JSON can say it."""
+        return {
+            "restore": self.restore,
+            "tenant": self.tenant,
+            "snapshot": self.snapshot,
+            "taken": self.taken.isoformat(),
+            "created": self.created.isoformat(),
+            "estimate_s": self.estimate_s,
+            "steps": [step.to_plain() for step in self.steps],
+            "include": list(self.include),
+            "strict": self.strict,
+            "overwrite": self.overwrite,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """A plan out of `to_plain`'s form."""
+        return cls(
+            restore=RestoreId(plain["restore"]),
+            tenant=TenantId(plain["tenant"]),
+            snapshot=SnapshotId(plain["snapshot"]),
+            taken=datetime.fromisoformat(plain["taken"]),
+            created=datetime.fromisoformat(plain["created"]),
+            steps=tuple(
+                RestoreStep(
+                    SourceName(row["source"]),
+                    row["target"],
+                    Phase[row["phase"].upper()],
+                    row["entries"],
+                    row["bytes"],
+                )
+                for row in plain["steps"]
+            ),
+            include=tuple(plain["include"]),
+            strict=plain["strict"],
+            overwrite=plain["overwrite"],
+        )
+
+
+def plan_restore(repository: Repository, request: RestoreRequest, clock: Clock) -> RestorePlan:
+    """
+    The steps of a restore, in the order of their phases; reads only.
+
+    Raises SnapshotUnknown, UsageError, ConfigError and InvalidUrl.
+    """
+    snapshot = _snapshot(repository, request)
+    names = request.sources or tuple(snapshot.sources)
+    unknown = {*names, *request.to} - set(snapshot.sources)
+    if unknown:
+        known = ", ".join(snapshot.sources) or "none"
+        raise ConfigError(
+            f"snapshot {snapshot.id} has no source {sorted(unknown)[0]!r} (it has: {known})"
+        )
+    now = clock.now()
+    steps = [_step(repository, snapshot.sources[SourceName(name)], request) for name in names]
+    return RestorePlan(
+        restore=RestoreId(new_run_id(now)),
+        tenant=repository.tenant,
+        snapshot=snapshot.id,
+        taken=snapshot.finished,
+        created=now,
+        steps=tuple(sorted(steps, key=lambda step: step.phase)),
+        include=request.include,
+        strict=request.strict,
+        overwrite=request.overwrite,
+    )
+
+
+def load_plan(repository: Repository, restore: str) -> RestorePlan:
+    """The plan that a restore began with; raises RestoreUnknown."""
+    records = repository.journal(RestoreId(restore)) if is_run_id(restore) else []
+    if not records or "plan" not in records[0]:
+        raise RestoreUnknown(f"no restore {restore!r} was begun in this repository")
+    return RestorePlan.from_plain(records[0]["plan"])
+
+
+def _snapshot(repository: Repository, request: RestoreRequest) -> Snapshot:
+    if request.at is None:
+        return repository.snapshot(request.snapshot)
+    if request.snapshot != "latest":
+        raise UsageError("a snapshot and a time were both given; give one")
+    if request.at.tzinfo is None:
+        raise UsageError("the time to restore to has no time zone")
+    oldest = None
+    for snapshot_id in reversed(repository.snapshot_ids()):
+        snapshot = repository.snapshot(snapshot_id)
+        if snapshot.finished <= request.at:
+            return snapshot
+        oldest = snapshot
+    when = f"the oldest was taken {oldest.finished.isoformat()}" if oldest else "there is none yet"
+    raise SnapshotUnknown(f"no snapshot is as old as {request.at.isoformat()}; {when}")
+
+
+def _step(repository: Repository, source: SourceResult, request: RestoreRequest) -> RestoreStep:
+    target = request.to.get(source.name, source.url)
+    entries, size = Selection(repository, source, request.include).totals()
+    if request.include and not entries:
+        raise SnapshotUnknown(f"nothing in source {source.name} fits {', '.join(request.include)}")
+    return RestoreStep(source.name, target, phase_of(target), entries, size)
