@@ -1,0 +1,1 @@
+"""What Prefect stores of a tenant: settings, endpoint credentials, and where keys are."""

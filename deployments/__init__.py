@@ -1,0 +1,1 @@
+"""When and where flows run: the local server, its pools, and the deployments of tenants."""

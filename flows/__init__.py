@@ -1,0 +1,1 @@
+"""What runs, in which order; flows move names and counts, never bytes."""

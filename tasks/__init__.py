@@ -1,0 +1,1 @@
+"""How one step runs: tried again when that can help, shown while it goes on."""

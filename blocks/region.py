@@ -1,0 +1,51 @@
+"""The stored address of one tenant's bucket or directory in one region."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from prefect.blocks.core import Block
+from pydantic import Field, HttpUrl, SecretStr
+
+from blocks.logo import logo_url
+from kryonix_backup.model import RegionName, check_name
+from kryonix_backup.settings import RegionSettings, Secret
+
+
+class RegionBlock(Block):
+    """A tenant's bucket or directory in one region, with the credentials of its store."""
+
+    _block_type_name: ClassVar[str] = "Kryonix Region"
+    _block_type_slug: ClassVar[str] = "kryonix-region"
+    _description: ClassVar[str] = (
+        "One tenant's bucket or directory in one region. Everything that can call the Prefect API"
+        " can read the credentials kept here: give them access to this one bucket."
+    )
+    _logo_url: ClassVar[HttpUrl] = logo_url()
+
+    name: str = Field(
+        description="Name of the region within its tenant; the first one is called primary."
+    )
+    url: str = Field(
+        description=(
+            "Address of the bucket or directory, such as s3://bucket?endpoint=http://host:port"
+            " or file:///directory, without any credentials."
+        )
+    )
+    access_key_id: str | None = Field(
+        default=None,
+        description="Access key of the store; without it the worker's environment is used.",
+    )
+    secret_access_key: SecretStr | None = Field(
+        default=None, description="Secret that belongs to the access key."
+    )
+
+    def to_settings(self) -> RegionSettings:
+        """The region as the engine knows it; raises InvalidName."""
+        secret = self.secret_access_key
+        return RegionSettings(
+            RegionName(check_name(self.name, "region")),
+            self.url,
+            self.access_key_id,
+            None if secret is None else Secret(secret.get_secret_value()),
+        )

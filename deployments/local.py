@@ -1,0 +1,176 @@
+"""
+A Prefect server on this machine and a worker for each pool: started, looked at, stopped.
+
+What runs is remembered in ``$KRYONIX_HOME/prefect/state.json`` by pid and start time, so that
+nothing is ever stopped that this command has not started.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from deployments.environment import server_environment, worker_environment
+from deployments.process import Child
+from kryonix_backup.clock import Clock
+from kryonix_backup.errors import ServerUnreachable
+from kryonix_backup.model import Tier
+
+USUAL_PORT = 4200
+POOLS = tuple(tier.value for tier in Tier)
+# A fresh database takes about ten seconds to make on two free cores.
+PATIENCE_S = 120.0
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class LocalServer:
+    """The processes of one ``kryonix up``."""
+
+    url: str
+    server: Child
+    workers: tuple[Child, ...]
+
+    def alive(self) -> bool:
+        """Whether the server and every worker run."""
+        return all(child.alive() for child in (self.server, *self.workers))
+
+    def any_alive(self) -> bool:
+        """Whether anything of it runs."""
+        return any(child.alive() for child in (self.server, *self.workers))
+
+    def to_plain(self) -> dict[str, Any]:
+        """The form of the state file."""
+        workers = [worker.to_plain() for worker in self.workers]
+        return {"url": self.url, "server": self.server.to_plain(), "workers": workers}
+
+    def report(self) -> dict[str, Any]:
+        """What ``up`` and ``status`` say with --json."""
+        return {
+            "url": self.url,
+            "api": f"{self.url}/api",
+            "running": self.server.alive(),
+            "pid": self.server.pid,
+            "pools": [worker.name for worker in self.workers],
+            "workers": [
+                {"pool": worker.name, "pid": worker.pid, "running": worker.alive()}
+                for worker in self.workers
+            ],
+        }
+
+    @classmethod
+    def load(cls, home: Path) -> Self | None:
+        """What was started here last, whether it still runs or not; None where nothing was."""
+        try:
+            plain = json.loads((home / "state.json").read_text())
+        except FileNotFoundError:
+            return None
+        workers = tuple(Child.from_plain(row) for row in plain["workers"])
+        return cls(plain["url"], Child.from_plain(plain["server"]), workers)
+
+    def save(self, home: Path) -> None:
+        """Remember it, whole or not at all."""
+        beside = home / "state.json.new"
+        beside.write_text(json.dumps(self.to_plain(), indent=1))
+        beside.replace(home / "state.json")
+
+
+def start(home: Path, env: Mapping[str, str], clock: Clock, port: int | None = None) -> LocalServer:
+    """
+    Start what does not run yet; workers load while the server comes up.
+
+    Returns as soon as the processes exist: see `wait_until_healthy`. Raises ServerUnreachable
+    where the wished port is taken.
+    """
+    there = LocalServer.load(home)
+    if there is not None and there.server.alive():
+        workers = tuple(
+            worker if worker.alive() else _start_worker(worker.name, home, env, there.url)
+            for worker in there.workers
+        )
+        made = LocalServer(there.url, there.server, workers)
+    else:
+        if there is not None:
+            stop(there, clock)
+        made = _start_all(home, env, _free_port(port))
+    made.save(home)
+    return made
+
+
+def stop(local: LocalServer, clock: Clock) -> None:
+    """Stop the workers, then the server; a process that is not ours any more is left alone."""
+    for worker in local.workers:
+        worker.ask_to_end()
+    for worker in local.workers:
+        worker.stop(clock, patience_s=10.0)
+    local.server.stop(clock, patience_s=10.0)
+
+
+def wait_until_healthy(local: LocalServer, clock: Clock) -> None:
+    """Return once the server answers; raises ServerUnreachable with the end of its log."""
+    end = clock.monotonic() + PATIENCE_S
+    while not answers(local.url):
+        if not local.server.alive():
+            raise ServerUnreachable(
+                f"the Prefect server ended while it started:\n{local.server.last_lines()}",
+                f"See {local.server.log}.",
+            )
+        if clock.monotonic() > end:
+            raise ServerUnreachable(
+                f"the Prefect server at {local.url} did not answer within {PATIENCE_S:.0f} s",
+                f"See {local.server.log}.",
+            )
+        clock.sleep(_POLL_S)
+
+
+def answers(url: str) -> bool:
+    """Whether a Prefect server answers at that address (without /api)."""
+    try:
+        with urllib.request.urlopen(f"{url}/api/health", timeout=2) as answer:  # noqa: S310  the operator's own address
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """One ``up`` or ``down`` at a time in this home; the lock ends with its process."""
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _start_all(home: Path, env: Mapping[str, str], port: int) -> LocalServer:
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "deployments.server", str(port)]
+    server = Child.start("server", command, server_environment(env, home, url), home)
+    return LocalServer(url, server, tuple(_start_worker(pool, home, env, url) for pool in POOLS))
+
+
+def _start_worker(pool: str, home: Path, env: Mapping[str, str], url: str) -> Child:
+    command = [sys.executable, "-m", "deployments.worker", pool]
+    return Child.start(pool, command, worker_environment(env, home, url), home)
+
+
+def _free_port(wished: int | None) -> int:
+    for port in (wished,) if wished else (USUAL_PORT, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise ServerUnreachable(
+        f"port {wished} is taken by another process", "Choose another with --port, or leave it out."
+    )

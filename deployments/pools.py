@@ -1,0 +1,39 @@
+"""The work pools, their queues and the limit on all backups together."""
+
+from __future__ import annotations
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.workers.process import ProcessWorker
+
+from deployments.local import POOLS
+from tasks.policy import BACKUPS_LIMIT
+
+QUEUES = {"high": 1, "normal": 2, "low": 3}
+BACKUPS_AT_ONCE = 50
+
+
+def ensure_pools(client: SyncPrefectClient) -> None:
+    """Make each tier's process pool with its queues, where they are missing."""
+    template = ProcessWorker.get_default_base_job_template()
+    for pool in POOLS:
+        try:
+            client.create_work_pool(
+                WorkPoolCreate(name=pool, type="process", base_job_template=template)
+            )
+        except ObjectAlreadyExists:
+            pass
+        there = {queue.name for queue in client.read_work_queues(work_pool_name=pool)}
+        for queue in [name for name in QUEUES if name not in there]:
+            client.create_work_queue(queue, priority=QUEUES[queue], work_pool_name=pool)
+
+
+def ensure_limit(client: SyncPrefectClient) -> None:
+    """Make the limit on all backups together; one that is there keeps the operator's number."""
+    try:
+        client.read_global_concurrency_limit_by_name(BACKUPS_LIMIT)
+    except ObjectNotFound:
+        client.create_global_concurrency_limit(
+            GlobalConcurrencyLimitCreate(name=BACKUPS_LIMIT, limit=BACKUPS_AT_ONCE)
+        )

@@ -1,0 +1,88 @@
+"""Processes that outlive the command that starts them, known by pid and start time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from kryonix_backup.clock import Clock
+
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process of ours; ``started`` tells it from a later process that was given the same pid."""
+
+    name: str
+    pid: int
+    started: int
+    log: str
+
+    @classmethod
+    def start(
+        cls, name: str, command: Sequence[str], env: Mapping[str, str], directory: Path
+    ) -> Self:
+        """
+        Start it in a session of its own; its output goes to ``directory/NAME.log``.
+        """
+        log = directory / f"{name}.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                list(command),
+                env=dict(env),
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return cls(name, process.pid, start_time(process.pid) or 0, str(log))
+
+    def alive(self) -> bool:
+        """Whether this very process runs."""
+        return bool(self.started) and start_time(self.pid) == self.started
+
+    def ask_to_end(self) -> None:
+        """Send it SIGTERM, where it still runs."""
+        if self.alive():
+            os.kill(self.pid, signal.SIGTERM)
+
+    def stop(self, clock: Clock, patience_s: float) -> None:
+        """End it: asked first, killed when it has not ended after ``patience_s``."""
+        for number, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, 5.0)):
+            if not self.alive():
+                return
+            os.kill(self.pid, number)
+            end = clock.monotonic() + wait_s
+            while self.alive() and clock.monotonic() < end:
+                clock.sleep(_POLL_S)
+
+    def to_plain(self) -> dict[str, Any]:
+        """The process as the state file holds it."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """A process out of `to_plain`'s form."""
+        return cls(plain["name"], plain["pid"], plain["started"], plain["log"])
+
+    def last_lines(self, count: int = 20) -> str:
+        """The end of its log, to say why it ended."""
+        with Path(self.log).open(errors="replace") as lines:
+            return "".join(lines.readlines()[-count:])
+
+
+def start_time(pid: int) -> int | None:
+    """When the process started, in ticks since the machine did; None when it runs no more."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])

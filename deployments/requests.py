@@ -1,0 +1,101 @@
+"""What ``kryonix flow`` asks for: which deployment, with which parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
+from deployments.register import backup_deployment
+from kryonix_backup.errors import ConfigError, UsageError
+from kryonix_backup.model import BackupKind
+from kryonix_backup.settings import TenantSettings
+
+_TEXT = {"snapshot", "restore", "resume", "kind", "at"}
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRequest:
+    """A deployment, and the parameters of one run of it."""
+
+    deployment: str
+    parameters: dict[str, Any]
+    tags: tuple[str, ...]
+
+
+def flow_request(name: str, settings: TenantSettings, parameters: Mapping[str, Any]) -> FlowRequest:
+    """The run that the operator asks for; raises UsageError."""
+    asked = {**parameters, "tenant": settings.id}
+    deployment = {
+        "restore": f"restore-tenant/restore-{settings.tier.value}",
+        "rollback": "rollback-restore/rollback",
+        "onboard": "onboard-tenant/onboard",
+        "backup": "",
+    }.get(name)
+    if deployment is None:
+        raise UsageError(
+            f"there is no flow {name!r}", "Use one of backup, restore, rollback or onboard."
+        )
+    if name == "backup":
+        kinds = (BackupKind.FULL.value, BackupKind.INCREMENTAL.value)
+        asked.setdefault("kind", kinds[0])
+        if asked["kind"] not in kinds:
+            raise UsageError(f"a backup's kind is {' or '.join(kinds)}, not {asked['kind']!r}")
+        deployment = backup_deployment(settings.id, BackupKind(asked["kind"]))
+    return FlowRequest(deployment, asked, (f"tenant:{settings.id}",))
+
+
+def parse_parameters(pairs: Iterable[str]) -> dict[str, Any]:
+    """
+    ``NAME=VALUE`` arguments as values.
+
+    JSON where the value is JSON (``strict=true``, ``sources=["db"]``), otherwise text; ids and
+    times are always text. Raises UsageError.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{pair!r} is not of the form NAME=VALUE")
+        if name in found:
+            raise UsageError(f"the parameter {name} is given twice")
+        found[name] = text if name in _TEXT else _value(text)
+    return found
+
+
+def queue_run(client: SyncPrefectClient, request: FlowRequest) -> UUID:
+    """
+    Queue the run; its id.
+
+    Raises ConfigError where the server does not know the deployment, and UsageError where it
+    refuses a parameter.
+    """
+    try:
+        deployment = client.read_deployment_by_name(request.deployment)
+    except ObjectNotFound as error:
+        raise ConfigError(
+            f"the Prefect server has no deployment {request.deployment}",
+            "Run 'kryonix up', or 'prefect deploy --all' for a server of your own.",
+        ) from error
+    try:
+        run = client.create_flow_run_from_deployment(
+            deployment.id, parameters=request.parameters, tags=request.tags
+        )
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code not in (409, 422):
+            raise
+        detail = error.response.json().get("detail", error.response.text)
+        raise UsageError(f"the server refuses these parameters: {detail}") from error
+    return run.id
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

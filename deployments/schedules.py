@@ -1,0 +1,25 @@
+"""When a tenant is backed up, spread so that tenants do not come at once. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+
+from kryonix_backup.model import BackupKind, Tier
+
+# Minutes between incremental backups: what a tier may lose (5, 15, 30 min), less what a run takes.
+# They divide the hour, because a cron line begins anew with each.
+INCREMENTAL_EVERY_MIN = {Tier.ENTERPRISE: 4, Tier.PROFESSIONAL: 12, Tier.STANDARD: 20}
+# Full backups read everything: once a week, in these hours (UTC).
+FULL_HOURS = 6
+
+
+def cron(tenant: str, tier: Tier, kind: BackupKind) -> str:
+    """The tenant's own minutes, the same on every machine."""
+    digest = hashlib.sha256(f"{tenant} {kind.value}".encode()).digest()
+    number = int.from_bytes(digest[:8], "big")
+    if kind is BackupKind.INCREMENTAL:
+        every = INCREMENTAL_EVERY_MIN[tier]
+        return f"{number % every}-59/{every} * * * *"
+    number, minute = divmod(number, 60)
+    number, hour = divmod(number, FULL_HOURS)
+    return f"{minute} {hour} * * {number % 7}"

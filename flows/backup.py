@@ -1,0 +1,41 @@
+"""A backup: open it, back up every source at once, publish the snapshot, report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.concurrency.sync import concurrency
+from prefect.states import Completed
+
+from flows.parameters import Source, Tenant
+from kryonix_backup.model import BackupKind
+from tasks.backup import back_up_source, open_backup, publish_snapshot
+from tasks.policy import BACKUPS_LIMIT, HOUR_S
+from tasks.report import report_backup
+
+
+@flow(
+    name="backup-tenant",
+    flow_run_name="backup {tenant} {kind}",
+    timeout_seconds=24 * HOUR_S,
+    description="Back up a tenant's sources into one snapshot.",
+)
+def backup_tenant(
+    tenant: Tenant, kind: BackupKind = BackupKind.FULL, sources: list[Source] | None = None
+) -> State[dict[str, Any]]:
+    """
+    Back up a tenant's sources into one snapshot.
+
+    Run again after a crash it goes on: what is stored is not stored again.
+    """
+    with concurrency(BACKUPS_LIMIT, strict=True):
+        opened = open_backup(tenant, kind, sources or [])
+        running = [
+            back_up_source.submit(tenant, opened["session"], source) for source in opened["sources"]
+        ]
+        results = [source.result() for source in running]
+        report = publish_snapshot(tenant, opened["session"], results)
+        line = report_backup(tenant, report)
+    return Completed(message=line, data=report)

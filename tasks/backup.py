@@ -1,0 +1,70 @@
+"""The steps of a backup as tasks: open it, back up each source, publish the snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+from prefect import task
+
+from blocks.names import qualified
+from kryonix_backup.backup.run import Session
+from kryonix_backup.model import BackupKind
+from kryonix_backup.repository.snapshot import SourceResult
+from tasks.connection import connect, load_tenant
+from tasks.policy import HOUR_S, MINUTE_S, POLICY
+from tasks.progress import ProgressBoard
+from tasks.run import label_run, tag_run
+
+Plain = dict[str, Any]
+
+
+class OpenedBackup(TypedDict):
+    """A backup that has begun: its session, and the sources it is to back up."""
+
+    session: Plain
+    sources: list[str]
+
+
+@task(
+    name="open the backup",
+    task_run_name="open the backup of {tenant}",
+    timeout_seconds=10 * MINUTE_S,
+    **POLICY,
+)
+def open_backup(tenant: str, kind: BackupKind, sources: Sequence[str]) -> OpenedBackup:
+    """Begin a backup of these sources, or of all; a wrong name is refused before any is read."""
+    settings, _ = load_tenant(tenant)
+    names = [settings.source(name).name for name in sources] or [
+        source.name for source in settings.sources
+    ]
+    session = connect(tenant).begin_backup(kind)
+    tag_run(f"tenant:{tenant}", f"tier:{settings.tier.value}", "backup")
+    label_run(tenant=tenant, snapshot=session.snapshot, status="running")
+    return OpenedBackup(session=session.to_plain(), sources=list(names))
+
+
+@task(
+    name="back up a source",
+    task_run_name="back up {source} of {tenant}",
+    timeout_seconds=24 * HOUR_S,
+    **POLICY,
+)
+def back_up_source(tenant: str, session: Plain, source: str) -> Plain:
+    """Back up one source; only its counts leave the task."""
+    with ProgressBoard(qualified(tenant, source), f"back up {source} of {tenant}") as board:
+        result = connect(tenant).back_up_source(Session.from_plain(session), source, board.listen)
+    return result.to_plain()
+
+
+@task(
+    name="publish the snapshot",
+    task_run_name="publish the snapshot of {tenant}",
+    timeout_seconds=HOUR_S,
+    **POLICY,
+)
+def publish_snapshot(tenant: str, session: Plain, results: Sequence[Plain]) -> Plain:
+    """Make the snapshot count: from here on it can be restored."""
+    done = [SourceResult.from_plain(result) for result in results]
+    report = connect(tenant).publish_backup(Session.from_plain(session), done)
+    return report.to_plain()

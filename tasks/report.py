@@ -1,0 +1,167 @@
+"""What a run came to, as artifacts in the UI and one line for its state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from tasks.figures import duration, size, times
+from tasks.policy import MINUTE_S, POLICY
+from tasks.run import label_run
+
+Plain = dict[str, Any]
+Row = dict[str, str | int]
+_PROBLEMS_SHOWN = 100
+
+
+@task(name="report", task_run_name="report on {tenant}", timeout_seconds=5 * MINUTE_S, **POLICY)
+def report_backup(tenant: str, report: Plain) -> str:
+    """Show a backup's figures by source, and say in a line what it came to."""
+    rows = backup_table(report)
+    create_table_artifact(rows, key=f"backup-{tenant}", description=f"Backup of {tenant}")
+    create_markdown_artifact(backup_text(report), key=f"snapshot-{tenant}")
+    label_run(snapshot=report["snapshot"], status=report["status"])
+    return backup_line(report)
+
+
+@task(
+    name="show the plan",
+    task_run_name="show the plan for {tenant}",
+    timeout_seconds=5 * MINUTE_S,
+    **POLICY,
+)
+def show_plan(tenant: str, plan: Plain) -> None:
+    """Show what a restore is going to do."""
+    create_table_artifact(
+        plan_table(plan),
+        key=f"restore-plan-{tenant}",
+        description=f"Plan of restore {plan['restore']}, about {duration(plan['estimate_s'])}",
+    )
+
+
+@task(name="report", task_run_name="report on {tenant}", timeout_seconds=5 * MINUTE_S, **POLICY)
+def report_restore(tenant: str, report: Plain) -> str:
+    """Show a restore phase by phase, and say in a line what it came to."""
+    create_table_artifact(
+        restore_table(report), key=f"restore-{tenant}", description=f"Restore of {tenant}"
+    )
+    create_markdown_artifact(restore_text(report), key=f"restored-{tenant}")
+    label_run(snapshot=report["snapshot"], status=report["status"])
+    return restore_line(report)
+
+
+@task(name="report", task_run_name="report on {tenant}", timeout_seconds=5 * MINUTE_S, **POLICY)
+def report_tenant(tenant: str, settings: Plain) -> str:
+    """Show what a new tenant is made of."""
+    rows = [{"What": "region", **row} for row in settings["regions"]]
+    rows += [{"What": "source", "name": row["name"], "url": row["url"]}
+             for row in settings["sources"]]  # fmt: skip
+    create_table_artifact(rows, key=f"tenant-{tenant}", description=f"{tenant} is ready")
+    return f"{tenant} is ready: run 'kryonix flow backup {tenant}'"
+
+
+def backup_table(report: Mapping[str, Any]) -> list[Row]:
+    """A row for each source and one for all."""
+    rows = [_source_row(name, source) for name, source in report["sources"].items()]
+    total = {**report, "problems": len(report["problems"])}
+    return [*rows, _source_row("total", total)]
+
+
+def _source_row(name: str, figures: Mapping[str, Any]) -> Row:
+    return {
+        "Source": name,
+        "Entries": figures["entries"],
+        "Unchanged": figures["entries_unchanged"],
+        "Size": size(figures["bytes_total"]),
+        "Read": size(figures["bytes_read"]),
+        "New": size(figures["bytes_new"]),
+        "Stored": size(figures["bytes_stored"]),
+        "Deduplicated": times(figures["bytes_read"], figures["bytes_new"]),
+        "Compressed": times(figures["bytes_new"], figures["bytes_stored"]),
+        "Took": duration(figures["duration_s"]),
+        "Problems": figures["problems"],
+    }
+
+
+def backup_line(report: Mapping[str, Any]) -> str:
+    """What a backup came to, for the state of its run; names the count of problems."""
+    line = f"snapshot {report['snapshot']}: {size(report['bytes_stored'])} stored"
+    count = len(report["problems"])
+    return line if not count else f"{line}; {count} entries could not be saved as they are"
+
+
+def backup_text(report: Mapping[str, Any]) -> str:
+    """A backup's snapshot, what to do next, and what was left out."""
+    tenant, snapshot = report["tenant"], report["snapshot"]
+    lines = [
+        f"**{snapshot}** of **{tenant}** is {report['status']}.",
+        "",
+        f"- Look into it: `kryonix ls {tenant} {snapshot}`",
+        f"- Restore it: `kryonix flow restore {tenant} snapshot={snapshot}`",
+    ]
+    return "\n".join([*lines, *_problem_lines(report["problems"])])
+
+
+def plan_table(plan: Mapping[str, Any]) -> list[Row]:
+    """A row for each source that comes back."""
+    return [
+        {
+            "Phase": step["phase"],
+            "Source": step["source"],
+            "To": step["target"],
+            "Entries": step["entries"],
+            "Size": size(step["bytes"]),
+        }
+        for step in plan["steps"]
+    ]
+
+
+def restore_table(report: Mapping[str, Any]) -> list[Row]:
+    """A row for each phase."""
+    return [
+        {
+            "Phase": phase["name"],
+            "Status": phase["status"],
+            "Restored": size(phase["bytes"]),
+            "Took": duration(phase["duration_s"]),
+            "Tasks": ", ".join(each["name"] for each in phase["tasks"]),
+            "Problems": len(phase["problems"]),
+        }
+        for phase in report["phases"]
+    ]
+
+
+def restore_line(report: Mapping[str, Any]) -> str:
+    """What a restore came to, for the state of its run; names the count of problems."""
+    line = f"restore {report['restore']} is {report['status']}: {size(report['bytes'])} restored"
+    count = len(report["problems"])
+    return line if not count else f"{line}; {count} problems"
+
+
+def restore_text(report: Mapping[str, Any]) -> str:
+    """A restore's outcome, its validation, and what did not come back."""
+    figures = f"{size(report['bytes'])} in {duration(report['duration_s'])}"
+    lines = [
+        f"**{report['restore']}** of **{report['tenant']}** is {report['status']}.",
+        f"Snapshot {report['snapshot']}, {figures}.",
+        "",
+        f"- Validation: {report['validation']['status']}",
+        f"- Undo it: `kryonix flow rollback {report['tenant']} restore={report['restore']}`",
+    ]
+    return "\n".join([*lines, *_problem_lines(report["problems"])])
+
+
+def _problem_lines(problems: list[Plain]) -> list[str]:
+    if not problems:
+        return []
+    lines = [f"- `{_code(each['path'])}`: {each['reason']}" for each in problems[:_PROBLEMS_SHOWN]]
+    more = len(problems) - len(lines)
+    return ["", "### Problems", "", *lines, *([f"- and {more} more"] if more else [])]
+
+
+def _code(text: str) -> str:
+    """A path inside a code span: a backtick in a file's name must not end it."""
+    return text.replace("`", "'").replace("\n", " ")
