@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,6 +39,15 @@ sys.addaudithook(_stay_on_this_machine)
 
 for _name in [name for name in os.environ if name.startswith(_OURS)]:
     del os.environ[_name]
+# Prefect reads these once, on import: before any test, and away from the developer's own server.
+_PREFECT_HOME = tempfile.mkdtemp(prefix="kryonix-prefect-")
+atexit.register(shutil.rmtree, _PREFECT_HOME, ignore_errors=True)
+os.environ.update(
+    PREFECT_HOME=_PREFECT_HOME,
+    PREFECT_SERVER_ALLOW_EPHEMERAL_MODE="false",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    DO_NOT_TRACK="1",
+)
 
 
 @pytest.fixture(autouse=True)
