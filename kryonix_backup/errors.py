@@ -10,7 +10,8 @@ Every failure that this project raises on purpose, in one tree.
     │   ├── TenantExists             13
     │   ├── InvalidUrl               14
     │   ├── SecretMissing            15   no passphrase or key file, or no credentials
-    │   └── ServerUnreachable        16   the Prefect server does not answer
+    │   ├── ServerUnreachable        16   the Prefect server does not answer
+    │   └── CatalogUnusable          17   the catalog's database cannot be used
     ├── TransientError               30   trying again can help
     │   ├── StoreUnavailable         31
     │   ├── StoreThrottled           32   the store asked to slow down
@@ -136,6 +137,16 @@ class ServerUnreachable(ConfigError):
 
     exit_code = 16
     hint = "Start it with 'kryonix up', or set PREFECT_API_URL to the one you use."
+
+
+class CatalogUnusable(ConfigError):
+    """The catalog's database cannot be used; no backup depends on it."""
+
+    exit_code = 17
+    hint = (
+        "The catalog is only a cache: mend KRYONIX_CATALOG_URL, or move the file away, and fill it"
+        " again with 'kryonix catalog rebuild ID'."
+    )
 
 
 class TransientError(KryonixError):

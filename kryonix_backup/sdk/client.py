@@ -1,0 +1,317 @@
+"""
+Everything that can be done with one tenant, one method per use case.
+
+A backup is `Client.backup`, or `begin_backup`, `back_up_source` for each source and
+`publish_backup`, in as many processes as one likes. A restore is `Client.restore`, or
+`plan_restore`, `begin_restore`, `run_phase` for each phase and `finish_restore`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from typing import Self
+
+from kryonix_backup.backup import run as backup_run
+from kryonix_backup.backup.report import BackupReport
+from kryonix_backup.backup.run import Session
+from kryonix_backup.browse.difference import Change, diff
+from kryonix_backup.browse.listing import Listed, list_entries, read_entry
+from kryonix_backup.clock import Clock, SystemClock
+from kryonix_backup.errors import AlreadyRunning, ConfigError, Interrupted, KryonixError
+from kryonix_backup.events import Listener, quiet
+from kryonix_backup.maintenance.verify import Level, VerifyReport, verify
+from kryonix_backup.model import BackupKind, Blob, Phase, TenantId, Tier
+from kryonix_backup.repository.repository import Repository
+from kryonix_backup.repository.snapshot import Snapshot, SourceResult
+from kryonix_backup.restore import run as restore_run
+from kryonix_backup.restore.plan import RestorePlan, RestoreRequest, load_plan, plan_restore
+from kryonix_backup.restore.report import PhaseResult, RestoreReport
+from kryonix_backup.sdk.journal import RunJournal
+from kryonix_backup.sdk.wiring import create_repositories, open_repository, outbox, source_of
+from kryonix_backup.settings import PRIMARY, RegionSettings, RootKey, TenantSettings
+
+__all__ = [
+    "BackupReport",
+    "Change",
+    "Client",
+    "Level",
+    "Listed",
+    "PhaseResult",
+    "RestorePlan",
+    "RestoreReport",
+    "RestoreRequest",
+    "Session",
+    "Snapshot",
+    "SourceResult",
+    "VerifyReport",
+]
+
+_SYSTEM = SystemClock()
+
+
+class Client:
+    """
+    One tenant, as seen from one of its regions.
+
+    The repository is opened when it is first needed. Every KryonixError that leaves a method
+    names the tenant, and every backup, restore and verification leaves a record for the catalog.
+    """
+
+    def __init__(
+        self,
+        settings: TenantSettings,
+        root: RootKey,
+        *,
+        clock: Clock = _SYSTEM,
+        env: Mapping[str, str] | None = None,
+        region: str = PRIMARY,
+    ) -> None:
+        self.settings = settings
+        self._root = root
+        self._clock = clock
+        self._env = os.environ if env is None else env
+        with self._named():
+            self._region = settings.region(region)
+        self._journal = RunJournal(settings.id, outbox(self._env), clock)
+
+    @classmethod
+    def onboard(
+        cls,
+        settings: TenantSettings,
+        root: RootKey,
+        *,
+        clock: Clock = _SYSTEM,
+        env: Mapping[str, str] | None = None,
+    ) -> Self:
+        """
+        Make the tenant's repository in every region; one that is the tenant's already stays.
+
+        Raises RepositoryExists where the tenant's key does not open what is there.
+        """
+        client = cls(settings, root, clock=clock, env=env)
+        with client._named():
+            made = create_repositories(settings, root, client._env, clock)
+        client.repository = made[client._region.name]
+        return client
+
+    @classmethod
+    def from_regions(
+        cls,
+        tenant: TenantId,
+        regions: Sequence[RegionSettings],
+        root: RootKey,
+        *,
+        clock: Clock = _SYSTEM,
+        env: Mapping[str, str] | None = None,
+        region: str | None = None,
+    ) -> Self:
+        """
+        A tenant of whom only a region and the key are known.
+
+        The other settings are those of the newest snapshot; without any they are empty. ``region``
+        is where to read, by default the first one given.
+        """
+        bare = TenantSettings(tenant, Tier.STANDARD, tuple(regions), ())
+        client = cls(bare, root, clock=clock, env=env, region=region or regions[0].name)
+        newest = client.newest_settings()
+        if newest is not None:
+            given = {each.name: each for each in regions}
+            others = [each for each in newest.regions if each.name not in given]
+            client.settings = replace(newest, regions=(*regions, *others))
+        return client
+
+    @property
+    def tenant(self) -> TenantId:
+        """The tenant's id."""
+        return self.settings.id
+
+    @cached_property
+    def repository(self) -> Repository:
+        """The tenant's repository in this client's region."""
+        return open_repository(self.tenant, self._region, self._root, self._env)
+
+    # ------------------------------------------------------------------ backup
+
+    def backup(
+        self,
+        *,
+        kind: BackupKind = BackupKind.FULL,
+        sources: Sequence[str] = (),
+        listener: Listener = quiet,
+    ) -> BackupReport:
+        """Back up these sources, or all of them, one after another, into one snapshot."""
+        with self._named():
+            chosen = [self.settings.source(name).name for name in dict.fromkeys(sources)]
+            names = chosen or [source.name for source in self.settings.sources]
+            if not names:
+                raise ConfigError(
+                    f"tenant {self.tenant} has no source to back up",
+                    "Register the tenant with --source NAME=URL.",
+                )
+        session = self.begin_backup(kind)
+        results = [self.back_up_source(session, name, listener) for name in names]
+        return self.publish_backup(session, results)
+
+    def begin_backup(self, kind: BackupKind) -> Session:
+        """A backup under way, whose parent is the newest snapshot."""
+        with self._named(), self._journal.backup(None, kind):
+            return backup_run.begin(self.repository, kind, self._clock)
+
+    def back_up_source(
+        self, session: Session, source: str, listener: Listener = quiet
+    ) -> SourceResult:
+        """Store one source's content; it is durable when this returns."""
+        with self._named(), self._journal.backup(session, session.kind):
+            settings = self.settings.source(source)
+            adapter = source_of(settings)
+            return backup_run.back_up_source(
+                self.repository, session, settings, adapter, listener, self._clock
+            )
+
+    def publish_backup(self, session: Session, results: Sequence[SourceResult]) -> BackupReport:
+        """Write the snapshot: from here on the backup counts."""
+        with self._named(), self._journal.backup(session, session.kind):
+            report = backup_run.publish(
+                self.repository, session, results, self.settings, self._clock
+            )
+        self._journal.backed_up(report.snapshot)
+        return report
+
+    # ------------------------------------------------------------------ looking
+
+    def snapshots(self) -> list[Snapshot]:
+        """Every snapshot, oldest first."""
+        with self._named():
+            return list(self.repository.snapshots())
+
+    def newest_settings(self) -> TenantSettings | None:
+        """The settings that the newest snapshot was made with; None where there is none."""
+        with self._named():
+            if not self.repository.snapshot_ids():
+                return None
+            return TenantSettings.from_plain(self.repository.snapshot("latest").settings)
+
+    def snapshot(self, snapshot: str) -> Snapshot:
+        """The snapshot of that id, of the one id that starts so, or the ``latest``."""
+        with self._named():
+            return self.repository.snapshot(snapshot)
+
+    def ls(self, snapshot: str, path: str = "") -> Iterator[Listed]:
+        """The entry at ``SOURCE/path`` and everything below it; an empty path means all."""
+        with self._named():
+            yield from list_entries(self.repository, self.repository.snapshot(snapshot), path)
+
+    def cat(self, snapshot: str, path: str) -> Iterator[Blob]:
+        """The content of the file at ``SOURCE/path``, piece by piece."""
+        with self._named():
+            yield from read_entry(self.repository, self.repository.snapshot(snapshot), path)
+
+    def diff(self, a: str, b: str) -> Iterator[Change]:
+        """What changed from one snapshot to another."""
+        with self._named():
+            one, two = self.repository.snapshot(a), self.repository.snapshot(b)
+            yield from diff(self.repository, one, two)
+
+    def verify(
+        self,
+        level: Level = Level.STRUCTURE,
+        listener: Listener = quiet,
+        snapshots: Sequence[str] = (),
+    ) -> VerifyReport:
+        """Check these snapshots, or all; damage is told in the report, not raised."""
+        with self._named(), self._journal.verification(level.value) as run:
+            report = verify(self.repository, level, listener, self._clock, snapshots)
+        self._journal.verified(run, report)
+        return report
+
+    # ------------------------------------------------------------------ restore
+
+    def restore(self, request: RestoreRequest, listener: Listener = quiet) -> RestoreReport:
+        """Plan a restore and carry it out; see `carry_out`."""
+        with self._journal.restore(None):
+            plan = self.plan_restore(request)
+            self.begin_restore(plan)
+        return self.carry_out(plan, listener)
+
+    def carry_out(self, plan: RestorePlan, listener: Listener = quiet) -> RestoreReport:
+        """
+        Run every phase that is not done yet.
+
+        A failure that stops the restore is raised after everything was rolled back. An interrupted
+        restore is left as it is, and goes on with `resume_restore`.
+        """
+        try:
+            for phase in Phase:
+                self.run_phase(plan, phase, listener)
+        except AlreadyRunning:
+            raise  # the other run's work is not ours to undo
+        except KeyboardInterrupt as error:
+            raise self._interrupted(plan) from error
+        except Exception as error:
+            self._undo(plan, error)
+            raise
+        return self.finish_restore(plan)
+
+    def plan_restore(self, request: RestoreRequest) -> RestorePlan:
+        """What a restore would do; reads only."""
+        with self._named():
+            return plan_restore(self.repository, request, self._clock)
+
+    def begin_restore(self, plan: RestorePlan) -> None:
+        """Write the plan into the journal: from here on the restore can be resumed."""
+        with self._named():
+            restore_run.begin_restore(self.repository, plan)
+
+    def resume_restore(self, restore: str) -> RestorePlan:
+        """The plan of a restore that was begun; raises RestoreUnknown."""
+        with self._named():
+            return load_plan(self.repository, restore)
+
+    def run_phase(self, plan: RestorePlan, phase: Phase, listener: Listener = quiet) -> PhaseResult:
+        """Do one phase; one that is done already gives its recorded result."""
+        with self._named(), self._journal.restore(plan):
+            return restore_run.run_phase(self.repository, plan, phase, listener, self._clock)
+
+    def finish_restore(self, plan: RestorePlan) -> RestoreReport:
+        """What came of a restore, from its journal."""
+        with self._named():
+            report = restore_run.finish_restore(self.repository, plan)
+        self._journal.restored(plan, report)
+        return report
+
+    def roll_back_restore(self, plan: RestorePlan, *, because: str | None = None) -> None:
+        """Put every target back as it was before the restore; may be run again after a crash."""
+        with self._named():
+            restore_run.roll_back(self.repository, plan)
+        self._journal.rolled_back(plan, because)
+
+    def _undo(self, plan: RestorePlan, because: Exception) -> None:
+        try:
+            self.roll_back_restore(plan, because=str(because))
+        except KryonixError as error:
+            error.hint = (
+                f"This was the undoing of a restore that failed: {because}. Undo it with"
+                f" 'kryonix rollback {self.tenant} {plan.restore}' when the cause is gone."
+            )
+            raise
+
+    def _interrupted(self, plan: RestorePlan) -> Interrupted:
+        error = Interrupted(
+            f"restore {plan.restore} was stopped before its end",
+            f"Go on with 'kryonix restore {self.tenant} --resume {plan.restore}', or undo it with"
+            f" 'kryonix rollback {self.tenant} {plan.restore}'.",
+        )
+        error.tenant = self.tenant
+        return error
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except KryonixError as error:
+            error.tenant = error.tenant or self.settings.id
+            raise

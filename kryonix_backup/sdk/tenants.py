@@ -1,0 +1,93 @@
+"""Taking tenants on, and finding the one that a command names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from kryonix_backup.clock import Clock, SystemClock
+from kryonix_backup.errors import TenantExists, UsageError
+from kryonix_backup.model import TenantId, tenant_id
+from kryonix_backup.sdk.client import Client
+from kryonix_backup.sdk.wiring import source_of
+from kryonix_backup.settings import PRIMARY, RegionSettings, RootKey, TenantSettings
+from kryonix_backup.tenancy.registry import Registry
+
+_SYSTEM = SystemClock()
+
+
+def add_tenant(
+    settings: TenantSettings, *, env: Mapping[str, str] | None = None, clock: Clock = _SYSTEM
+) -> Client:
+    """
+    Make the tenant's repositories and register it; registering is the last step.
+
+    So what fails leaves at most empty repositories, which the next try takes up. Raises
+    TenantExists, InvalidUrl, ConfigError, SecretMissing and what `Client.onboard` raises.
+    """
+    env = os.environ if env is None else env
+    registry = Registry.at(env)
+    if settings.id in registry.ids():
+        raise TenantExists(f"tenant {settings.id} is registered already")
+    registry.check(settings)
+    for source in settings.sources:
+        source_of(source)
+    root = RootKey.from_environment(env, settings.id)
+    client = Client.onboard(settings, root, env=env, clock=clock)
+    registry.add(settings)
+    return client
+
+
+def list_tenants(env: Mapping[str, str] | None = None) -> list[TenantSettings]:
+    """Every registered tenant, in order of id."""
+    registry = Registry.at(os.environ if env is None else env)
+    return [registry.load(tenant) for tenant in registry.ids()]
+
+
+def tenant_ids(env: Mapping[str, str] | None = None) -> list[TenantId]:
+    """The ids of every registered tenant, in order."""
+    return Registry.at(os.environ if env is None else env).ids()
+
+
+def show_tenant(tenant: str, env: Mapping[str, str] | None = None) -> TenantSettings:
+    """The settings of a registered tenant; raises TenantUnknown."""
+    return Registry.at(os.environ if env is None else env).load(tenant)
+
+
+def remove_tenant(tenant: str, env: Mapping[str, str] | None = None) -> TenantSettings:
+    """
+    Forget a tenant, and give back what was known of it; its repositories stay as they are.
+
+    Raises TenantUnknown.
+    """
+    registry = Registry.at(os.environ if env is None else env)
+    settings = registry.load(tenant)
+    registry.remove(tenant)
+    return settings
+
+
+def connect(
+    tenant: str,
+    *,
+    regions: Sequence[RegionSettings] = (),
+    from_region: str | None = None,
+    env: Mapping[str, str] | None = None,
+    clock: Clock = _SYSTEM,
+) -> Client:
+    """
+    The client of a registered tenant, or of any whose ``regions`` are given.
+
+    ``from_region`` names the region to read from. Raises InvalidName, TenantUnknown and
+    SecretMissing.
+    """
+    env = os.environ if env is None else env
+    checked = tenant_id(tenant)
+    if regions:
+        names = [region.name for region in regions]
+        if len(set(names)) < len(names):
+            raise UsageError(f"a region is named twice: {', '.join(names)}")
+        root = RootKey.from_environment(env, checked)
+        return Client.from_regions(checked, regions, root, env=env, clock=clock, region=from_region)
+    settings = Registry.at(env).load(checked)
+    root = RootKey.from_environment(env, checked)
+    return Client(settings, root, env=env, clock=clock, region=from_region or PRIMARY)

@@ -1,0 +1,95 @@
+"""Settings become objects here, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from kryonix_backup.catalog.outbox import Outbox
+from kryonix_backup.clock import Clock
+from kryonix_backup.crypto.stores.root import RootKeyStore, master_from
+from kryonix_backup.errors import KeyRefused, RepositoryExists
+from kryonix_backup.model import TenantId
+from kryonix_backup.repository.repository import Repository
+from kryonix_backup.settings import (
+    RegionSettings,
+    RootKey,
+    SourceSettings,
+    TenantSettings,
+    home_directory,
+)
+from kryonix_backup.sources.registry import open_source
+from kryonix_backup.sources.source import Source
+from kryonix_backup.storage.registry import open_store
+
+if TYPE_CHECKING:
+    from kryonix_backup.catalog.catalog import Catalog
+
+
+def open_repository(
+    tenant: TenantId, region: RegionSettings, root: RootKey, env: Mapping[str, str]
+) -> Repository:
+    """The tenant's repository in a region; raises what `Repository.open` raises."""
+    return Repository.open(open_store(region, env), tenant, master_from(root))
+
+
+def create_repositories(
+    settings: TenantSettings, root: RootKey, env: Mapping[str, str], clock: Clock
+) -> dict[str, Repository]:
+    """
+    The tenant's repository in each of its regions; one that is there already stays as it is.
+
+    Raises RepositoryExists where a region holds a repository that the root does not open.
+    """
+    master = master_from(root)  # one for all: deriving it from a passphrase is slow on purpose
+    return {
+        region.name: _create_repository(settings.id, region, master, env, clock)
+        for region in settings.regions
+    }
+
+
+def _create_repository(
+    tenant: TenantId,
+    region: RegionSettings,
+    master: RootKeyStore,
+    env: Mapping[str, str],
+    clock: Clock,
+) -> Repository:
+    store = open_store(region, env)
+    try:
+        return Repository.create(store, tenant, master, clock)
+    except RepositoryExists:
+        try:
+            return Repository.open(store, tenant, master)
+        except KeyRefused as error:
+            raise RepositoryExists(
+                f"{store.address} holds a repository that the key of tenant {tenant} does not open",
+                "Use an empty bucket or directory, or the passphrase that the repository was made"
+                " with.",
+            ) from error
+
+
+def source_of(settings: SourceSettings) -> Source:
+    """The adapter of a source; raises InvalidUrl."""
+    return open_source(settings)
+
+
+def outbox(env: Mapping[str, str]) -> Outbox:
+    """Where this machine's runs leave their records."""
+    return Outbox(home_directory(env) / "outbox")
+
+
+def open_catalog(env: Mapping[str, str]) -> Catalog:
+    """
+    The catalog at ``$KRYONIX_CATALOG_URL``, or in a file under ``$KRYONIX_HOME``.
+
+    Its tables are brought up to date and waiting records are taken in. Raises CatalogUnusable.
+    """
+    from kryonix_backup.catalog.catalog import Catalog  # SQLAlchemy takes half a second to import
+
+    home = home_directory(env)
+    url = env.get("KRYONIX_CATALOG_URL")
+    if not url:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        url = f"sqlite:///{home / 'catalog.db'}"
+    return Catalog.open(url, outbox(env))

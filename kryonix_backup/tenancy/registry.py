@@ -1,0 +1,164 @@
+"""
+One file of settings per tenant, ``ID.json``, readable by its owner alone.
+
+A tenant id has no underscore, so that no two ids meet where a service turns hyphens into
+underscores; nor upper-case letters, so that no two meet on a file system that ignores case.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Self
+
+from kryonix_backup.errors import ConfigError, TenantExists, TenantUnknown
+from kryonix_backup.model import TenantId, tenant_id
+from kryonix_backup.settings import TenantSettings, home_directory
+from kryonix_backup.storage.location import Directory, parse_location
+
+
+class Registry:
+    """The tenants registered in one directory; every change is whole and durable, or not made."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    @classmethod
+    def at(cls, env: Mapping[str, str]) -> Self:
+        """The registry under ``$KRYONIX_HOME``."""
+        return cls(home_directory(env) / "tenants")
+
+    def ids(self) -> list[TenantId]:
+        """Every registered tenant, in order of id."""
+        try:
+            found = sorted(self._directory.glob("*.json"))
+        except OSError as error:
+            raise _unusable(self._directory, error) from error
+        return [tenant_id(path.stem) for path in found if not path.name.startswith(".")]
+
+    def load(self, tenant: str) -> TenantSettings:
+        """A tenant's settings; raises InvalidName, TenantUnknown and ConfigError."""
+        path = self._path(tenant)
+        try:
+            plain = json.loads(path.read_bytes())
+        except FileNotFoundError as error:
+            raise TenantUnknown(f"tenant {tenant} is not registered here") from error
+        except OSError as error:
+            raise _unusable(path, error) from error
+        except ValueError as error:
+            raise ConfigError(
+                f"{path} is not JSON: {error}",
+                "Bring it back with 'kryonix catalog rebuild ID --region NAME=URL'.",
+            ) from error
+        if not isinstance(plain, dict) or plain.get("id") != tenant:
+            raise ConfigError(f"{path} does not hold the settings of tenant {tenant}")
+        return TenantSettings.from_plain(plain)
+
+    def check(self, settings: TenantSettings) -> None:
+        """
+        Whether the tenant may be registered beside the others; changes nothing.
+
+        Raises InvalidUrl, and ConfigError where a region's address is used twice, by this tenant or
+        another one: a repository belongs to one tenant and one region.
+        """
+        taken: dict[str, str] = {}
+        for who, url in self._addresses_beside(settings.id):
+            taken[url] = who
+        for region in settings.regions:
+            url = _address(region.url)
+            if url in taken:
+                raise ConfigError(
+                    f"region {region.name} of tenant {settings.id} has the address of {taken[url]}:"
+                    f" {region.url}",
+                    "Give every tenant and every region a bucket or directory of its own.",
+                )
+            taken[url] = f"its region {region.name}"
+
+    def add(self, settings: TenantSettings) -> None:
+        """Register a new tenant; raises TenantExists, and what `check` raises."""
+        path = self._path(settings.id)
+        if path.exists():
+            raise TenantExists(f"tenant {settings.id} is registered already")
+        self.check(settings)
+        beside = self._write_beside(path, settings)
+        try:
+            os.link(beside, path)
+        except FileExistsError as error:
+            raise TenantExists(f"tenant {settings.id} is registered already") from error
+        except OSError as error:
+            raise _unusable(path, error) from error
+        finally:
+            beside.unlink()
+        self._sync()
+
+    def replace(self, settings: TenantSettings) -> None:
+        """Register a tenant whether it is known or not; raises what `check` raises."""
+        path = self._path(settings.id)
+        self.check(settings)
+        beside = self._write_beside(path, settings)
+        try:
+            beside.replace(path)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise _unusable(path, error) from error
+        self._sync()
+
+    def remove(self, tenant: str) -> None:
+        """Forget a tenant; its repositories stay as they are. Raises TenantUnknown."""
+        path = self._path(tenant)
+        try:
+            path.unlink()
+        except FileNotFoundError as error:
+            raise TenantUnknown(f"tenant {tenant} is not registered here") from error
+        except OSError as error:
+            raise _unusable(path, error) from error
+        self._sync()
+
+    def _path(self, tenant: str) -> Path:
+        return self._directory / f"{tenant_id(tenant)}.json"
+
+    def _addresses_beside(self, tenant: TenantId) -> Iterator[tuple[str, str]]:
+        for name in self.ids():
+            if name != tenant:
+                for region in self.load(name).regions:
+                    yield f"region {region.name} of tenant {name}", _address(region.url)
+
+    def _write_beside(self, path: Path, settings: TenantSettings) -> Path:
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        body = json.dumps(settings.to_plain(), indent=2) + "\n"
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(body)
+                file.flush()
+                os.fsync(descriptor)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise _unusable(path, error) from error
+        return beside
+
+    def _sync(self) -> None:
+        descriptor = os.open(self._directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _address(url: str) -> str:
+    """One spelling for every way to write the same address; raises InvalidUrl."""
+    place = parse_location(url)
+    if isinstance(place, Directory):
+        return f"file://{place.path.resolve()}"
+    return place.address
+
+
+def _unusable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"{path} cannot be used: {error.strerror}",
+        "Set KRYONIX_HOME to a directory that this user may write to.",
+    )
