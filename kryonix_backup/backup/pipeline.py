@@ -13,7 +13,6 @@ import os
 import queue
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from threading import Thread
 from typing import NamedTuple
 
@@ -28,7 +27,7 @@ from kryonix_backup.repository.writer import ChunkWriter, Lane
 from kryonix_backup.sources.source import Dump, Item, Reader
 
 _BUFFER_BYTES = 2 * MIB  # at least twice the greatest chunk
-_SPARE_BUFFERS = 3  # beside one for each worker: one being filled, two waiting
+_SPARE_BUFFERS = 2  # beside one for each worker: one being filled, one waiting
 _MOST_ENTRIES_WAITING = 4096
 
 
@@ -65,7 +64,7 @@ class _Batch:
         self.used = 0
         self.steps: list[_Piece | _Done] = []
         self.pieces = 0
-        self.kept: Future[list[ChunkId]] = Future()
+        self.kept: list[ChunkId] | None = None
 
 
 class Pipeline:
@@ -86,6 +85,7 @@ class Pipeline:
         self._tree_lane = writer.lane("zstd:3", Kind.TREE_PACK)
         count = workers or len(os.sched_getaffinity(0))
         self._work: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._free: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
         for _ in range(count + _SPARE_BUFFERS):
             self._free.put(bytearray(_BUFFER_BYTES))
@@ -114,12 +114,11 @@ class Pipeline:
         while (batch := self._work.get()) is not None:
             try:
                 pieces = [step for step in batch.steps if isinstance(step, _Piece)]
-                batch.kept.set_result(
-                    lane.keep([batch.view[piece.start : piece.end] for piece in pieces])
-                )
+                batch.kept = lane.keep([batch.view[piece.start : piece.end] for piece in pieces])
+                self._done.put(None)
             except BaseException as error:
                 self._writer.fail(error)
-                batch.kept.set_exception(error)
+                self._done.put(error)
 
 
 class _PartRun:
@@ -228,7 +227,7 @@ class _PartRun:
             self._batch = _Batch(self._buffer())
         elif batch.steps or batch.used:
             # Nothing to keep: only the place of its entries in the order counts.
-            batch.kept.set_result([])
+            batch.kept = []
             self._waiting.append(batch)
             self._batch = _Batch(self._buffer())
         self._finish_ready()
@@ -242,12 +241,15 @@ class _PartRun:
                 self._finish_first()
 
     def _finish_ready(self) -> None:
-        while self._waiting and self._waiting[0].kept.done():
+        while self._waiting and self._waiting[0].kept is not None:
             self._finish_first()
 
     def _finish_first(self) -> None:
         batch = self._waiting.popleft()
-        ids = iter(batch.kept.result())
+        while batch.kept is None:
+            if (failure := self._pipe._done.get()) is not None:
+                raise failure
+        ids = iter(batch.kept)
         for step in batch.steps:
             if isinstance(step, _Piece):
                 step.owner.add(next(ids), step.end - step.start)

@@ -21,7 +21,7 @@ from kryonix_backup.clock import Clock
 from kryonix_backup.errors import ConfigError, Damaged, ObjectMissing
 from kryonix_backup.events import Listener, Progress
 from kryonix_backup.model import BackupKind, Entry, SnapshotId, TenantId, new_run_id
-from kryonix_backup.repository.content import list_chunks, refs_of
+from kryonix_backup.repository.content import named_chunks, refs_of
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.snapshot import PartResult, Snapshot, SourceResult
 from kryonix_backup.repository.writer import ChunkWriter
@@ -185,9 +185,13 @@ def _whole_entries(
     reader = repository.reader()
     try:
         for entry in repository.tree(part.root, reader).entries():
-            lists = all(writer.holds(ref.chunk) for ref in list_chunks(entry))
-            if lists and all(writer.holds(ref.chunk) for ref in refs_of(entry, reader.read)):
-                yield entry
+            if entry.refs and not writer.holds(named_chunks(entry)):
+                continue
+            if entry.indirect:
+                refs = refs_of(entry, reader.read)
+                if not writer.holds([ref.chunk for ref in refs]):
+                    continue
+            yield entry
     except (Damaged, ObjectMissing) as error:
         log.warning("the tree of the snapshot before is damaged, reading anew: %s", error.message)
 

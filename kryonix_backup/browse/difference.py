@@ -83,7 +83,8 @@ def _content(entry: Entry) -> tuple[Any, ...]:
 def _change(status: str, side: _Side, one: Entry | None, two: Entry | None) -> Change:
     source, part = side
     entry = one or two
-    assert source is not None and part is not None and entry is not None  # a side that has entries
+    if source is None or part is None or entry is None:
+        raise AssertionError("a change has a side that has entries")
     return Change(
         status,
         source.name,

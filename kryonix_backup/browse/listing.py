@@ -24,7 +24,7 @@ class Listed:
     entry: Entry
 
     def to_plain(self) -> dict[str, Any]:
-        """The entry as JSON can say it; ``mtime_ns`` and ``mode`` only where the source has them."""
+        """The entry as JSON can say it; ``mode`` and ``mtime_ns`` where the source has them."""
         entry = self.entry
         plain: dict[str, Any] = {
             "source": self.source,

@@ -55,7 +55,7 @@ class Owner:
 
 
 class TenantKeys:
-    """Every key of one tenant that the master opened; picks the one that new data is sealed with."""
+    """Every key of one tenant that the master opened; knows which one seals new data."""
 
     def __init__(self, records: Sequence[KeyRecord]) -> None:
         self._data = {record.id: record for record in records if record.purpose is Purpose.DATA}

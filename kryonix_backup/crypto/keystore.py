@@ -1,4 +1,4 @@
-"""The port of the places where a master key lives: a passphrase, a key file, later an HSM or KMS."""
+"""The port of the places where a master key lives: a passphrase, a key file, an HSM or KMS."""
 
 from __future__ import annotations
 

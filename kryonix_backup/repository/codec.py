@@ -1,8 +1,8 @@
 """
 Compressing and the way back, bounded.
 
-Every frame says how it was compressed. *Adaptive* measures: a trial on three samples finds what does
-not compress at all, and now and then a frame is compressed at two levels to see which one pays.
+Every frame says how it was compressed. *Adaptive* measures: a trial on three samples finds what
+does not compress at all, and now and then a frame is compressed at two levels to see which pays.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ WORTHWHILE = 0.97
 _SAMPLE_BYTES = 4 * KIB
 _LEVELS = (1, 3)
 _TRIAL_EVERY = 24  # one frame in so many is compressed at both levels: 2 to 4 % of the time
-# Level 1 must come within this share of level 3's size to be taken: it is half as dear.
-_CHEAP_ENOUGH = 1.005
+# Level 1 is taken when it comes within this share of level 3: it costs two thirds of the time.
+_CHEAP_ENOUGH = 1.03
 
 
 class Adaptive:
@@ -116,7 +116,7 @@ class Store:
 
 def compressor(setting: str) -> Compressor:
     """
-    A compressor for ``adaptive``, ``store``, ``zstd:LEVEL`` (1 to 19) or ``brotli:LEVEL`` (0 to 11).
+    A compressor for ``adaptive``, ``store``, ``zstd:1`` to ``19`` or ``brotli:0`` to ``11``.
 
     Raises ConfigError.
     """

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from kryonix_backup.errors import Damaged
-from kryonix_backup.model import Blob, ChunkId, Entry
+from kryonix_backup.model import CHUNK_ID_BYTES, Blob, ChunkId, Entry
 
 _REF = struct.Struct(">32sI")
 REF_BYTES = _REF.size
@@ -67,6 +67,14 @@ def refs_of(entry: Entry, read: Callable[[ChunkId], Blob]) -> Iterator[Ref]:
             yield ref
             continue
         yield from _unpack(read(ref.chunk), entry)
+
+
+def named_chunks(entry: Entry) -> list[ChunkId]:
+    """The chunks that an entry itself names: its content, or the lists of a long one."""
+    refs = entry.refs
+    return [
+        ChunkId(refs[start : start + CHUNK_ID_BYTES]) for start in range(0, len(refs), REF_BYTES)
+    ]
 
 
 def list_chunks(entry: Entry) -> Iterator[Ref]:

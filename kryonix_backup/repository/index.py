@@ -1,16 +1,15 @@
 """
 Which pack holds which chunk.
 
-A segment keeps its chunks as sorted records of 57 bytes in one block, so that a chunk costs that
-much memory and no more; a look-up is a bisection near where a random id must stand.
+A segment keeps its chunks as sorted records of 57 bytes in one block, and the ids' first bytes once
+more in columns: a chunk costs 60 bytes of memory and no more, and a look-up is three bisections.
 """
 
 from __future__ import annotations
 
 import struct
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from math import isqrt
+from bisect import bisect_left, bisect_right
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgpack
@@ -23,6 +22,8 @@ from kryonix_backup.repository.pack import Frame, PackInfo, Place
 
 _RECORD = struct.Struct(">32sIIIIBII")  # id, pack, offset, sealed, raw, codec, start, length
 RECORD_BYTES = _RECORD.size
+
+_COLUMNS = 3
 
 # A look-up asks every segment in turn (2 us each), so many small ones are merged in memory when
 # they are loaded, at 1.5 us a record.
@@ -44,6 +45,8 @@ class Segment:
         self.packs = tuple(packs)
         self._records = records
         self.count = len(records) // RECORD_BYTES
+        # The first bytes of all ids, the second ones, and so on: each narrows a look-up by 256.
+        self._columns = [records[at::RECORD_BYTES] for at in range(_COLUMNS)]
 
     @classmethod
     def of(cls, packs: Iterable[tuple[PackInfo, Iterable[tuple[ChunkId, Place]]]]) -> Segment:
@@ -79,20 +82,26 @@ class Segment:
     def __iter__(self) -> Iterator[tuple[ChunkId, Found]]:
         return (self._at(at) for at in range(self.count))
 
+    def pack_of(self, chunk: ChunkId) -> PackInfo | None:
+        """The pack that the chunk is in, or None; cheaper than `find`."""
+        at = self._search(chunk)
+        if at is None:
+            return None
+        start = at * RECORD_BYTES + CHUNK_ID_BYTES
+        return self.packs[int.from_bytes(self._records[start : start + 4])]
+
     def _search(self, chunk: bytes) -> int | None:
-        records, count = self._records, self.count
-        # Ids are uniform, so the place is within a few square roots of where the id points.
-        guess = int.from_bytes(chunk[:8]) * count >> 64
-        width = 4 * isqrt(count) + 8
-        low, high = max(0, guess - width), min(count, guess + width)
-
-        def id_at(at: int) -> bytes:
-            return records[at * RECORD_BYTES : at * RECORD_BYTES + CHUNK_ID_BYTES]
-
-        if (low and id_at(low) > chunk) or (high < count and id_at(high - 1) < chunk):
-            low, high = 0, count
-        at = bisect_left(range(count), chunk, low, high, key=id_at)
-        return at if at < count and id_at(at) == chunk else None
+        low, high = 0, self.count
+        for byte, column in zip(chunk, self._columns, strict=False):
+            low = bisect_left(column, byte, low, high)
+            high = bisect_right(column, byte, low, high)
+            if high - low <= 1:
+                break
+        for at in range(low, high):
+            start = at * RECORD_BYTES
+            if self._records[start : start + CHUNK_ID_BYTES] == chunk:
+                return at
+        return None
 
     def _at(self, at: int) -> tuple[ChunkId, Found]:
         chunk, pack, offset, sealed, raw, codec, start, length = _RECORD.unpack_from(
@@ -157,6 +166,14 @@ class Index:
             found = segment.find(chunk)
             if found is not None:
                 yield found
+
+    def is_in(self, chunk: ChunkId, packs: Container[PackId]) -> bool:
+        """Whether one of these packs holds the chunk."""
+        for segment in reversed(self._segments):
+            pack = segment.pack_of(chunk)
+            if pack is not None and pack.id in packs:
+                return True
+        return False
 
     def packs(self) -> dict[PackId, PackInfo]:
         """Every pack that a segment names."""

@@ -147,7 +147,7 @@ class PackWriter:
 
 
 def pack_id(body: Blob) -> PackId:
-    """The name of a pack: BLAKE3 of all its sealed bytes, so that it can be checked without keys."""
+    """The name of a pack: BLAKE3 of its sealed bytes, which can be checked without keys."""
     return PackId(blake3(body).hexdigest())
 
 

@@ -153,6 +153,22 @@ class ChunkReader:
         self, run: _Run, chunks: Sequence[ChunkId], found: dict[ChunkId, Found]
     ) -> dict[ChunkId, Blob]:
         """The chunks of one run of frames; those that are damaged are left out."""
+        try:
+            opened = self._open_run(run)
+        except (Damaged, ObjectMissing) as error:
+            # Each chunk is then read by itself: only some may be damaged, or stored twice.
+            log.warning("%s", error.message)
+            return {}
+        contents: dict[ChunkId, Blob] = {}
+        for chunk in chunks:
+            try:
+                raw = opened[found[chunk].place.frame.offset]
+                contents[chunk] = self._slice(chunk, found[chunk], raw)
+            except Damaged as error:
+                log.warning("%s", error.message)
+        return contents
+
+    def _open_run(self, run: _Run) -> dict[int, Blob]:
         opened: dict[int, Blob] = {}
         missing = []
         for frame in run.frames:
@@ -164,26 +180,12 @@ class ChunkReader:
         if missing:
             start = missing[0].offset
             length = missing[-1].offset + missing[-1].sealed - start
-            try:
-                body = memoryview(
-                    self._shelf.store.get_range(pack_name(run.pack.id), start, length)
-                )
-                for frame in missing:
-                    at = frame.offset - start
-                    opened[frame.offset] = self.open(run.pack, frame, body[at : at + frame.sealed])
-            except (Damaged, ObjectMissing) as error:
-                log.warning(
-                    "%s", error.message
-                )  # each chunk is then read by itself, and may be stored twice
-        contents: dict[ChunkId, Blob] = {}
-        for chunk in chunks:
-            raw = opened.get(found[chunk].place.frame.offset)
-            if raw is not None:
-                try:
-                    contents[chunk] = self._slice(chunk, found[chunk], raw)
-                except Damaged as error:
-                    log.warning("%s", error.message)
-        return contents
+            name = pack_name(run.pack.id)
+            body = memoryview(self._shelf.store.get_range(name, start, length))
+            for frame in missing:
+                at = frame.offset - start
+                opened[frame.offset] = self.open(run.pack, frame, body[at : at + frame.sealed])
+        return opened
 
 
 class _Window:

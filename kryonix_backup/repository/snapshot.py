@@ -47,7 +47,7 @@ class SourceResult:
     problems: tuple[Problem, ...]
 
     def shown(self, part: PartResult, path: bytes) -> str:
-        """The path for people of an entry: the source, the part where there are several, the path."""
+        """The path for people of an entry: source, part where there are several, path."""
         names = [self.name] if len(self.parts) == 1 else [self.name, part.name]
         text = path.decode("utf-8", "backslashreplace")
         return "/".join([*names, text] if text else names)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from mmap import mmap
 from types import TracebackType
@@ -39,10 +39,9 @@ log = logging.getLogger(__name__)
 
 # Neighbouring new chunks are compressed together up to this much raw data: small chunks then
 # deduplicate finely and still compress like large ones (benchmarks/chunk_size.py).
-FRAME_BYTES = 1 * MIB
+FRAME_BYTES = 512 * KIB
 _FRAME_SLACK = 64 * KIB
-_INDEX_EVERY_CHUNKS = 32_768  # bounds what is held in memory before it goes to the index
-_UPLOADERS = 2
+_INDEX_EVERY_CHUNKS = 16_384  # bounds what is held in memory before it goes to the index
 
 
 class Counts(NamedTuple):
@@ -90,10 +89,13 @@ class ChunkWriter:
         self._failure: BaseException | None = None
         self._lanes: list[Lane] = []
         self._buffers: queue.SimpleQueue[mmap] = queue.SimpleQueue()
-        self._uploads: queue.Queue[ClosedPack | None] = queue.Queue(maxsize=1)
+        self._uploads: queue.SimpleQueue[ClosedPack | None] = queue.SimpleQueue()
+        # A pack that waits costs as much memory as an open one, so none waits beside those that
+        # are being stored.
+        self._slots = threading.Semaphore(vault.store.parallel)
         self._uploaders = [
             threading.Thread(target=self._upload_all, name=f"upload-{number}", daemon=True)
-            for number in range(_UPLOADERS)
+            for number in range(vault.store.parallel)
         ]
         self._started = False
 
@@ -150,7 +152,7 @@ class ChunkWriter:
         fresh_bytes = 0
         with self._lock:
             for chunk, data in chunks:
-                if chunk in self._claimed or self._is_stored(chunk):
+                if chunk in self._claimed or self._vault.index.is_in(chunk, self._trusted):
                     continue
                 self._claimed.add(chunk)
                 new.append((chunk, data))
@@ -164,20 +166,20 @@ class ChunkWriter:
             )
         return new
 
-    def holds(self, chunk: ChunkId) -> bool:
-        """Whether the chunk need not be stored again."""
+    def holds(self, chunks: Iterable[ChunkId]) -> bool:
+        """Whether none of these chunks needs to be stored again."""
         with self._lock:
-            return chunk in self._claimed or self._is_stored(chunk)
-
-    def _is_stored(self, chunk: ChunkId) -> bool:
-        return any(found.pack.id in self._trusted for found in self._vault.index.find_all(chunk))
+            return all(
+                chunk in self._claimed or self._vault.index.is_in(chunk, self._trusted)
+                for chunk in chunks
+            )
 
     def buffer(self) -> mmap:
         """A buffer that holds a pack; given back by itself once its pack is stored."""
         try:
             return self._buffers.get_nowait()
         except queue.Empty:
-            return mmap(-1, PACK_BYTES + FRAME_BYTES + 2 * MIB)  # takes memory as it is filled
+            return mmap(-1, PACK_BYTES + 4 * MIB)  # takes memory as it is filled
 
     def send(self, pack: ClosedPack) -> None:
         """Hand a closed pack to the uploaders; waits while they are busy."""
@@ -185,21 +187,19 @@ class ChunkWriter:
             self._started = True
             for thread in self._uploaders:
                 thread.start()
-        while True:
-            self.check()
-            try:
-                return self._uploads.put(pack, timeout=0.5)
-            except queue.Full:
-                continue
+        self._slots.acquire()
+        self._uploads.put(pack)
+        self.check()
 
     def _upload_all(self) -> None:
         while (pack := self._uploads.get()) is not None:
-            if self._failure is not None:
-                continue
             try:
-                self._upload(pack)
+                if self._failure is None:
+                    self._upload(pack)
             except BaseException as error:
                 self.fail(error)
+            finally:
+                self._slots.release()
 
     def _upload(self, pack: ClosedPack) -> None:
         try:

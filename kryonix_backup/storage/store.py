@@ -38,6 +38,11 @@ class ObjectStore(Protocol):
         """Where this is, for messages: a URL without any secret."""
         ...
 
+    @property
+    def parallel(self) -> int:
+        """How many `put` at once make the best of it: one for a disk, several for a network."""
+        ...
+
     def create(self) -> None:
         """Make the bucket or directory where it is missing; existing ones are left as they are."""
         ...
