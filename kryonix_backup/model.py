@@ -147,6 +147,11 @@ def new_run_id(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y%m%dt%H%M%Sz}-{secrets.token_hex(8)}"
 
 
+def moment_of(run_id: str) -> datetime:
+    """The time in front of a `new_run_id`; raises ValueError for anything else."""
+    return datetime.strptime(run_id.partition("-")[0], "%Y%m%dt%H%M%Sz").replace(tzinfo=UTC)
+
+
 def is_run_id(value: str) -> bool:
     """Whether `new_run_id` could have made it."""
     return _RUN_ID.fullmatch(value) is not None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ from kryonix_backup.backup.report import BackupReport, summarise
 from kryonix_backup.clock import Clock
 from kryonix_backup.errors import ConfigError, Damaged, ObjectMissing
 from kryonix_backup.events import Listener, Progress
-from kryonix_backup.model import BackupKind, Entry, SnapshotId, TenantId, new_run_id
+from kryonix_backup.model import BackupKind, Entry, SnapshotId, TenantId, moment_of, new_run_id
 from kryonix_backup.repository.content import named_chunks, refs_of
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.snapshot import PartResult, Snapshot, SourceResult
@@ -75,7 +75,12 @@ def begin(repository: Repository, kind: BackupKind, clock: Clock) -> Session:
     now = clock.now()
     ids = repository.snapshot_ids()
     parent = ids[-1] if ids else None
-    return Session(SnapshotId(new_run_id(now)), repository.tenant, kind, parent, now)
+    named = now
+    if parent is not None and named <= moment_of(parent):
+        # Ids must sort in the order of publishing even where a clock was set back.
+        log.warning("the clock is behind snapshot %s; its time cannot be trusted", parent)
+        named = moment_of(parent) + timedelta(seconds=1)
+    return Session(SnapshotId(new_run_id(named)), repository.tenant, kind, parent, now)
 
 
 def back_up_source(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left, bisect_right
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgpack
@@ -137,9 +137,10 @@ class Segment:
 class Index:
     """Every segment of a repository; lookups see the newest first."""
 
-    def __init__(self, segments: Iterable[Segment] = ()) -> None:
-        self._segments = list(segments)
-        self._merge_small()
+    def __init__(self) -> None:
+        self._segments: list[Segment] = []
+        self.names: set[str] = set()
+        """The index objects that are taken into account."""
 
     def _merge_small(self) -> None:
         small = [segment for segment in self._segments if segment.count < _SMALL_RECORDS]
@@ -147,9 +148,11 @@ class Index:
             large = [segment for segment in self._segments if segment.count >= _SMALL_RECORDS]
             self._segments = [*large, Segment.merged(small)]
 
-    def add(self, segment: Segment) -> None:
-        """Take one more segment into account."""
-        self._segments = [*self._segments, segment]  # a look-up in another thread keeps its list
+    def add(self, segments: Mapping[str, Segment]) -> None:
+        """Take more segments into account, by the names of their index objects."""
+        self.names.update(segments)
+        # A look-up in another thread keeps the list that it began with.
+        self._segments = [*self._segments, *segments.values()]
         self._merge_small()
 
     def find(self, chunk: ChunkId) -> Found | None:

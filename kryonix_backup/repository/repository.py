@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 from kryonix_backup.clock import Clock
@@ -68,6 +68,8 @@ class Repository:
         self.created = described.created
         self.namer = ChunkNamer(keys.id_key)
         self._keys = keys
+        self._index = Index()
+        self._index_lock = threading.Lock()
 
     @classmethod
     def create(
@@ -175,12 +177,17 @@ class Repository:
 
     # ------------------------------------------------------------------ chunks
 
-    @cached_property
+    @property
     def index(self) -> Index:
-        """Every segment of the index; loaded when it is first needed."""
-        names = [info.name for info in self.store.list(INDEX)]
-        with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="index") as pool:
-            return Index(pool.map(self._segment, names))
+        """Every segment that was written by now; those seen before are not fetched again."""
+        with self._index_lock:
+            names = [info.name for info in self.store.list(INDEX)]
+            new = [name for name in names if name not in self._index.names]
+            if new:
+                with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="index") as pool:
+                    segments = dict(zip(new, pool.map(self._segment, new), strict=True))
+                self._index.add(segments)
+            return self._index
 
     def _segment(self, name: str) -> Segment:
         return Segment.from_bytes(self._open(Kind.INDEX, name), name)
@@ -210,25 +217,18 @@ class Repository:
         there = self._stored_packs()
         vault = Vault(self.store, self._keys, self.id, self.namer, self.index, frozenset())
         self._take_up(there, vault)
-        trusted = self._whole(there) - self._marked()
+        trusted = _whole(there, vault.index) - self._marked()
         return ChunkWriter(replace(vault, trusted=frozenset(trusted)), verify=verify)
 
     def present_packs(self) -> set[PackId]:
         """The packs that the index names and that are there in full length."""
-        return self._whole(self._stored_packs())
+        return _whole(self._stored_packs(), self.index)
 
     def _stored_packs(self) -> dict[str, int]:
         return {info.name: info.size for info in self.store.list(PACKS)}
 
-    def _whole(self, there: Mapping[str, int]) -> set[PackId]:
-        return {
-            pack.id
-            for pack in self.index.packs().values()
-            if there.get(pack_name(pack.id)) == pack.size
-        }
-
     def _take_up(self, there: Mapping[str, int], vault: Vault) -> None:
-        known = {pack_name(pack) for pack in self.index.packs()}
+        known = {pack_name(pack) for pack in vault.index.packs()}
         found = []
         for name in sorted(set(there) - known):
             pack = PackId(name.rpartition("/")[2])
@@ -242,9 +242,7 @@ class Repository:
                 log.warning("%s is left aside: %s", name, error.message)
         if found:
             log.info("took up %d packs that a run before left without an index", len(found))
-            segment = Segment.of(found)
-            write_segment(vault, segment)
-            self.index.add(segment)
+            write_segment(vault, Segment.of(found))
 
     def _marked(self) -> set[PackId]:
         """Packs that maintenance has announced to delete."""
@@ -277,3 +275,10 @@ class Repository:
             return bytes(decompress(Codec(plain[0]), memoryview(plain)[9:], length))
         except (Damaged, ValueError, IndexError) as error:
             raise Damaged(f"{name} has the wrong form") from error
+
+
+def _whole(there: Mapping[str, int], index: Index) -> set[PackId]:
+    """The packs that the index names and that are there in full length."""
+    return {
+        pack.id for pack in index.packs().values() if there.get(pack_name(pack.id)) == pack.size
+    }

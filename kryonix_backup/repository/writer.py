@@ -228,10 +228,8 @@ class ChunkWriter:
     def _write_index(self, packs: list[tuple[PackInfo, list[tuple[ChunkId, Place]]]]) -> None:
         if not packs:
             return
-        segment = Segment.of(packs)
-        stored = write_segment(self._vault, segment)
+        stored = write_segment(self._vault, Segment.of(packs))
         with self._lock:
-            self._vault.index.add(segment)
             self._trusted.update(info.id for info, _ in packs)
             self._claimed.difference_update(chunk for _, chunks in packs for chunk, _ in chunks)
             self._counts = self._counts._replace(bytes_stored=self._counts.bytes_stored + stored)
@@ -311,12 +309,13 @@ class Lane:
 
 
 def write_segment(vault: Vault, segment: Segment) -> int:
-    """Store a segment of the index; its size in bytes."""
+    """Store a segment of the index and take it into account; its size in bytes."""
     compress = compressor("zstd:3")
     name = new_index_name()
     plain = pack_plain(compress, segment.to_bytes())
     sealed = seal_object(Kind.INDEX, name, plain, vault.keys, vault.repository)
     vault.store.put(name, sealed)
+    vault.index.add({name: segment})
     return len(sealed)
 
 

@@ -171,13 +171,14 @@ class _Run:
                 _target(self._plan, step).prepare(entries, step.bytes)
 
     def _check_chunks(self, step: RestoreStep) -> None:
-        there = self._repository.present_packs()
-        for entry, ref in self._selection(step).refs():
-            found = self._repository.index.find_all(ref.chunk)
-            if not any(each.pack.id in there for each in found):
+        there, index = self._repository.present_packs(), self._repository.index
+        for entry, chunk in self._selection(step).chunks():
+            if not index.is_in(chunk, there):
                 raise Damaged(
-                    f"chunk {ref.chunk.hex()} of {step.source}/{entry.text} is missing;"
-                    f" snapshot {self._plan.snapshot} cannot be restored whole"
+                    f"chunk {chunk.hex()} of {step.source}/{entry.text} is missing;"
+                    f" snapshot {self._plan.snapshot} cannot be restored whole",
+                    "Restore another snapshot, or bring the lost pack back from another region;"
+                    " 'kryonix verify ID --level structure' names everything that is affected.",
                 )
 
     # ------------------------------------------------------------------ phases 2 to 5

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathspec import GitIgnoreSpec
 
 from kryonix_backup.errors import Damaged
-from kryonix_backup.model import Blob, Entry, EntryKind
-from kryonix_backup.repository.content import Ref, refs_of
+from kryonix_backup.model import Blob, ChunkId, Entry, EntryKind
+from kryonix_backup.repository.content import Ref, named_chunks, refs_of
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.snapshot import SourceResult
 from kryonix_backup.repository.tree import TreeReader
@@ -65,11 +65,14 @@ class Selection:
             if entry.refs:
                 yield from refs_of(entry, self._reader.read)
 
-    def refs(self) -> Iterator[tuple[Entry, Ref]]:
-        """Every chunk of content that the selected entries name."""
+    def chunks(self) -> Iterator[tuple[Entry, ChunkId]]:
+        """Every chunk of content that the selected entries name, and the lists of long ones."""
         for entry in self.entries():
-            for ref in refs_of(entry, self._reader.read):
-                yield entry, ref
+            for chunk in named_chunks(entry):
+                yield entry, chunk
+            if entry.indirect:
+                for ref in refs_of(entry, self._reader.read):
+                    yield entry, ref.chunk
 
     def _fitting(self, tree: TreeReader, spec: GitIgnoreSpec) -> Iterator[Entry]:
         above: list[Entry] = []
