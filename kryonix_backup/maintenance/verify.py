@@ -115,6 +115,7 @@ class _Verification:
         self, repository: Repository, level: Level, listener: Listener, clock: Clock
     ) -> None:
         self._repository = repository
+        self._index = repository.load_index()
         self._reader = repository.reader()
         self._level = level
         self._listener = listener
@@ -128,7 +129,7 @@ class _Verification:
         self._bytes_read = 0
 
     def run(self, wanted: Sequence[str]) -> VerifyReport:
-        packs = self._repository.index.packs()
+        packs = self._index.packs()
         self._there = self._repository.present_packs()
         for pack in set(packs) - self._there:
             self._reasons[pack_name(pack)] = "is missing, or has another length than was written"
@@ -145,7 +146,7 @@ class _Verification:
             snapshots=count,
             packs=len(packs),
             packs_read=len(to_read),
-            chunks=len(self._repository.index),
+            chunks=len(self._index),
             bytes_read=self._bytes_read,
             duration_s=round(self._clock.monotonic() - self._started, 3),
             damage=tuple(self._damage()),
@@ -162,7 +163,7 @@ class _Verification:
     def _read_packs(self, packs: Sequence[PackInfo]) -> None:
         total = sum(pack.size for pack in packs)
         with ThreadPoolExecutor(_READERS, thread_name_prefix="scrub") as pool:
-            for pack, reason, bad in pool.map(self._repository.scrub, packs):
+            for pack, reason, bad in pool.map(self._repository.scrubber(), packs):
                 self._bytes_read += pack.size
                 if reason:
                     self._reasons[pack_name(pack.id)] = reason
@@ -210,7 +211,7 @@ class _Verification:
     def _culprit(self, chunk: ChunkId) -> str | None:
         """The object to blame where a chunk cannot be read; None where one place has it whole."""
         blamed = None
-        for found in self._repository.index.find_all(chunk):
+        for found in self._index.find_all(chunk):
             if found.pack.id in self._there and (found.pack.id, chunk) not in self._bad:
                 return None
             blamed = blamed or pack_name(found.pack.id)

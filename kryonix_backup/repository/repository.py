@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from kryonix_backup.clock import Clock
@@ -177,8 +178,7 @@ class Repository:
 
     # ------------------------------------------------------------------ chunks
 
-    @property
-    def index(self) -> Index:
+    def load_index(self) -> Index:
         """Every segment that was written by now; those seen before are not fetched again."""
         with self._index_lock:
             names = [info.name for info in self.store.list(INDEX)]
@@ -196,12 +196,12 @@ class Repository:
         """A way to the content of chunks."""
         return ChunkReader(self._shelf())
 
-    def scrub(self, pack: PackInfo) -> Scrubbed:
-        """Read everything in a pack again; what is wrong with it is told, not raised."""
-        return scrub_pack(self._shelf(), pack)
+    def scrubber(self) -> Callable[[PackInfo], Scrubbed]:
+        """A way to read everything in a pack again; what is wrong is told, not raised."""
+        return partial(scrub_pack, self._shelf())
 
     def _shelf(self) -> Shelf:
-        return Shelf(self.store, self._keys, self.id, self.namer, self.index)
+        return Shelf(self.store, self._keys, self.id, self.namer, self.load_index())
 
     def tree(self, root: Root, reader: ChunkReader) -> TreeReader:
         """A tree that a snapshot names."""
@@ -215,14 +215,14 @@ class Repository:
         delete, are not stored again: a lost pack is healed by the next backup of the same data.
         """
         there = self._stored_packs()
-        vault = Vault(self.store, self._keys, self.id, self.namer, self.index, frozenset())
+        vault = Vault(self.store, self._keys, self.id, self.namer, self.load_index(), frozenset())
         self._take_up(there, vault)
         trusted = _whole(there, vault.index) - self._marked()
         return ChunkWriter(replace(vault, trusted=frozenset(trusted)), verify=verify)
 
     def present_packs(self) -> set[PackId]:
         """The packs that the index names and that are there in full length."""
-        return _whole(self._stored_packs(), self.index)
+        return _whole(self._stored_packs(), self.load_index())
 
     def _stored_packs(self) -> dict[str, int]:
         return {info.name: info.size for info in self.store.list(PACKS)}

@@ -171,7 +171,7 @@ class _Run:
                 _target(self._plan, step).prepare(entries, step.bytes)
 
     def _check_chunks(self, step: RestoreStep) -> None:
-        there, index = self._repository.present_packs(), self._repository.index
+        there, index = self._repository.present_packs(), self._repository.load_index()
         for entry, chunk in self._selection(step).chunks():
             if not index.is_in(chunk, there):
                 raise Damaged(
