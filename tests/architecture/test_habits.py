@@ -21,13 +21,13 @@ def _passes_on(handler: ast.ExceptHandler) -> bool:
     """
     Whether the handler ends by raising again what it caught, or by giving it to another thread.
 
-    The end of a thread has nobody to raise to: ``fail(error)`` keeps the error for who waits.
+    The end of a thread has nobody to raise to: ``fail(error)`` or ``put(error)`` keeps it for who waits.
     """
     last = handler.body[-1]
     if isinstance(last, ast.Expr) and isinstance(last.value, ast.Call):
         given = {part.id for part in last.value.args if isinstance(part, ast.Name)}
         verb = ast.unparse(last.value.func).rpartition(".")[2].strip("_")
-        return verb in {"fail", "set_exception"} and handler.name in given
+        return verb in {"fail", "put", "set_exception"} and handler.name in given
     return isinstance(last, ast.Raise) and last.exc is None
 
 
