@@ -172,11 +172,13 @@ class _PartRun:
             # What was read so far is kept as chunks that nothing names; the entry is left out.
             self._dump.problems.append(Problem(entry.text, error.message))
             return
+        holes = sum(length for _, length in final.meta.get("holes", ()))
+        final = final._replace(size=size + holes)
         counts = self._counts
         self._counts = PartCounts(
             counts.entries + 1,
             counts.entries_unchanged,
-            counts.bytes_total + size,
+            counts.bytes_total + final.size,
             counts.bytes_read + size,
         )
         self._batch.steps.append(_Done(final, content))
@@ -257,9 +259,7 @@ class _PartRun:
                 self._tree.add(step.entry)
             else:
                 refs, indirect = step.content.close()
-                self._tree.add(
-                    step.entry._replace(size=step.content.size, refs=refs, indirect=indirect)
-                )
+                self._tree.add(step.entry._replace(refs=refs, indirect=indirect))
         batch.steps.clear()
         self._pipe._free.put(batch.buffer)
 
