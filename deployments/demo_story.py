@@ -1,0 +1,131 @@
+"""
+The demo's story: what an operator types, and what it comes to.
+
+Every step is a `kryonix` command with ``--json``, so that the demo shows nothing that a person
+could not do.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+
+from deployments.demo_data import build, edit
+from deployments.demo_inventory import Inventory, compare, take
+from deployments.demo_table import Step
+from kryonix_backup.clock import Clock
+from kryonix_backup.errors import KryonixError, ValidationFailed
+
+Answer = TypeVar("Answer")
+
+TENANT = "acme"
+SOURCE = "files"
+
+
+class Operator:
+    """Types `kryonix` commands in the demo's home and reads their answers."""
+
+    def __init__(self, home: Path, console: Console, env: Mapping[str, str]) -> None:
+        self.log = home / "demo.log"
+        self._console = console
+        self._env = env
+
+    def kryonix(self, *words: str) -> dict[str, Any]:
+        """
+        The answer of one command, as its ``--json`` prints it.
+
+        Raises KryonixError with the end of what the command said.
+        """
+        self._console.print(f"[dim]$ kryonix {shlex.join(words)}[/dim]", highlight=False)
+        command = [str(Path(sys.executable).with_name("kryonix")), *words, "--json"]
+        with self.log.open("a") as log:
+            ended = subprocess.run(
+                command, env=dict(self._env), stdout=subprocess.PIPE, stderr=log, text=True,
+                stdin=subprocess.DEVNULL, check=False,
+            )  # fmt: skip
+        if ended.returncode:
+            said = (ended.stdout.strip().splitlines() or self.log.read_text().splitlines())[-3:]
+            raise KryonixError(
+                f"'kryonix {shlex.join(words)}' ended with code {ended.returncode}: "
+                + " ".join(said),
+                f"Run the demo with --keep and look at {self.log}.",
+            )
+        answer = json.loads(ended.stdout)
+        assert isinstance(answer, dict)
+        return answer
+
+
+class Story:
+    """The steps of the demo, in order, and what they came to."""
+
+    def __init__(self, home: Path, operator: Operator, clock: Clock) -> None:
+        self.steps: list[Step] = []
+        self._files = home / "tenant-files"
+        self._beside = home / "first-state-restored"
+        self._operator = operator
+        self._clock = clock
+
+    def tell(self, mib: int, regions: Mapping[str, str]) -> None:
+        """All of it; raises ValidationFailed when anything does not come back as it was."""
+        self._add("make the tenant's files", lambda: build(self._files, mib))
+        first = take(self._files)
+        self._add("add the tenant", lambda: self._add_tenant(regions))
+        snapshot = self._back_up("first backup, by flow", first)
+        self._add("change 3 % of the files", lambda: edit(self._files))
+        second = take(self._files)
+        self._back_up("second backup, by flow", second, "kind=incremental")
+        self._add("delete every file", lambda: shutil.rmtree(self._files))
+        self._restore(
+            "restore the second state, by flow", self._files, second,
+            "flow", "restore", TENANT, "--watch",
+        )  # fmt: skip
+        self._restore(
+            "restore the first state, by command", self._beside, first,
+            "restore", TENANT, "--snapshot", snapshot, "--to", f"{SOURCE}=files://{self._beside}",
+        )  # fmt: skip
+
+    def _timed(self, work: Callable[[], Answer]) -> tuple[Answer, float]:
+        began = self._clock.monotonic()
+        answer = work()
+        return answer, self._clock.monotonic() - began
+
+    def _add(self, name: str, work: Callable[[], object]) -> None:
+        _, duration_s = self._timed(work)
+        self.steps.append(Step(name, duration_s))
+
+    def _add_tenant(self, regions: Mapping[str, str]) -> None:
+        words = [word for name, url in regions.items() for word in ("--region", f"{name}={url}")]
+        self._operator.kryonix(
+            "tenant", "add", TENANT, "--tier", "enterprise", *words,
+            "--source", f"{SOURCE}=files://{self._files}",
+        )  # fmt: skip
+
+    def _back_up(self, name: str, files: Inventory, *parameters: str) -> str:
+        run, duration_s = self._timed(
+            lambda: self._operator.kryonix("flow", "backup", TENANT, *parameters, "--watch")
+        )
+        listed = self._operator.kryonix("snapshots", TENANT)["snapshots"]
+        (taken,) = (row for row in listed if row["id"] == run["snapshot"])
+        source = taken["sources"][SOURCE]
+        size = sum(item.size for item in files.values())
+        self.steps.append(Step(name, duration_s, size, source["bytes_new"], source["bytes_stored"]))
+        return str(run["snapshot"])
+
+    def _restore(self, name: str, root: Path, expected: Inventory, *words: str) -> None:
+        _, duration_s = self._timed(lambda: self._operator.kryonix(*words))
+        found = compare(expected, take(root))
+        if found.differences:
+            raise ValidationFailed(
+                f"{len(found.differences)} of {found.entries} entries did not come back as they"
+                f" were: {'; '.join(found.differences[:3])}"
+            )
+        compared = f"{found.entries:,} entries equal"
+        self.steps.append(Step(name, duration_s, restored=found.bytes, compared=compared))

@@ -1,0 +1,75 @@
+"""The demo's report: what every step took, moved and proved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+from kryonix_backup.model import MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """
+    One step of the story; sizes in bytes, None where the step has none.
+
+    ``new`` is what was left to store after deduplication, ``stored`` what that took after
+    compression and encryption.
+    """
+
+    name: str
+    duration_s: float
+    size: int | None = None
+    new: int | None = None
+    stored: int | None = None
+    restored: int | None = None
+    compared: str = ""
+
+    @property
+    def deduplicated(self) -> float | None:
+        """The share of the size that was stored already; 1 is all of it."""
+        if self.new is None or not self.size:
+            return None
+        return 1 - self.new / self.size
+
+    @property
+    def compressed(self) -> float | None:
+        """How many times smaller the new bytes became."""
+        return self.new / self.stored if self.new and self.stored else None
+
+    def to_plain(self) -> dict[str, Any]:
+        """The step as JSON can say it."""
+        return {
+            **asdict(self),
+            "duration_s": round(self.duration_s, 2),
+            "deduplicated": None if self.deduplicated is None else round(self.deduplicated, 4),
+            "compressed": None if self.compressed is None else round(self.compressed, 2),
+        }
+
+
+def table(steps: Sequence[Step]) -> Table:
+    """All steps, one a line."""
+    shown = Table(title="One tenant: backed up, destroyed, restored", title_justify="left")
+    shown.add_column("step")
+    for column in ("time", "size", "deduplicated", "compressed", "stored", "restored"):
+        shown.add_column(column, justify="right")
+    shown.add_column("compared")
+    for step in steps:
+        shown.add_row(
+            step.name,
+            f"{step.duration_s:.1f} s",
+            _mib(step.size),
+            "" if step.deduplicated is None else f"{step.deduplicated:.1%}",
+            "" if step.compressed is None else f"{step.compressed:.2f} x",
+            _mib(step.stored),
+            _mib(step.restored),
+            step.compared,
+        )
+    return shown
+
+
+def _mib(size: int | None) -> str:
+    return "" if size is None else f"{size / MIB:,.1f} MiB"
