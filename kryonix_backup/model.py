@@ -89,10 +89,11 @@ class Entry(NamedTuple):
     One thing in a part of a source, with where its content is.
 
     ``path`` is relative, of raw bytes with ``/`` between names; entries of a part are in the order
-    of `sort_key`. ``size`` is in bytes, with the holes that ``meta`` may name under ``holes``. ``refs`` holds the content's chunks in order, a
-    32-byte id and a big-endian 32-bit length each; when ``indirect`` is true they are chunks of
-    such a list instead. ``stamp`` is what tells the source that the entry has not changed, and
-    ``meta`` is whatever the source needs to bring it back; both hold only what msgpack can say.
+    of `sort_key`. ``size`` is in bytes, and counts the holes that ``meta`` may name under
+    ``holes``. ``refs`` holds the content's chunks in order, a 32-byte id and a big-endian 32-bit
+    length each; when ``indirect`` is true they are chunks of such a list instead. ``stamp`` is what
+    tells the source that the entry has not changed, and ``meta`` is whatever the source needs to
+    bring it back; both hold only what msgpack can say.
     """
 
     path: bytes
