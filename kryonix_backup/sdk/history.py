@@ -16,6 +16,8 @@ from kryonix_backup.sdk.wiring import open_catalog
 from kryonix_backup.settings import PRIMARY, RegionSettings, TenantSettings
 from kryonix_backup.tenancy.registry import Registry
 
+__all__ = ["Rebuilt", "RunRecord", "read_history", "rebuild"]
+
 _SYSTEM = SystemClock()
 
 

@@ -1,0 +1,182 @@
+"""
+`kryonix`: which commands there are, and how every failure leaves.
+
+Only click and the errors are imported here: `kryonix --help` answers at once, and a backup
+carries nothing that it does not use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from kryonix_backup.errors import Interrupted, KryonixError, UsageError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+# Name, where the command is, and its line in --help. Every command of the project stands here.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("deployments.demo:demo", "The whole story on this machine, with a report."),
+    "up": ("deployments.commands:up", "Start a local Prefect server and its workers."),
+    "down": ("deployments.commands:down", "Stop them."),
+    "status": ("deployments.commands:status", "Say whether they run."),
+    "tenant": ("kryonix_backup.cli.tenant:tenant", "Add, list, show and remove tenants."),
+    "backup": ("kryonix_backup.cli.backup:backup", "Back up a tenant's sources."),
+    "snapshots": ("kryonix_backup.cli.browse:snapshots", "List a tenant's snapshots."),
+    "diff": ("kryonix_backup.cli.browse:diff", "What changed between two snapshots."),
+    "ls": ("kryonix_backup.cli.browse:ls", "List what a snapshot holds."),
+    "cat": ("kryonix_backup.cli.browse:cat", "Print one file of a snapshot."),
+    "restore": ("kryonix_backup.cli.restore:restore", "Bring a tenant's sources back."),
+    "rollback": ("kryonix_backup.cli.restore:rollback", "Undo a restore that stopped half way."),
+    "verify": ("kryonix_backup.cli.verify:verify", "Prove that snapshots can be read."),
+    "catalog": ("kryonix_backup.cli.catalog:catalog", "Past runs; rebuild from a repository."),
+    "flow": ("deployments.commands:flow", "Run a flow through Prefect."),
+    "deploy": ("deployments.commands:deploy", "Write tenants' deployments to Prefect."),
+    "doctor": ("kryonix_backup.cli.doctor:doctor", "Look for what would stop a backup."),
+    "completion": ("kryonix_backup.cli.completion:completion", "Completion for a shell."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        fitting = [
+            CompletionItem(name, help=line)
+            for name, (_, line) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*fitting, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+def _show_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click calls it so
+    if wanted and not context.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"kryonix {version('kryonix-backup')}")
+        context.exit()
+
+
+@click.group(
+    "kryonix",
+    cls=LazyGroup,
+    epilog="Every command takes --json, --verbose and --help. See docs/command.md.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version,
+    help="Show the version and exit.",
+)  # fmt: skip
+def kryonix() -> None:
+    """Back up, verify and restore the data of many tenants, each in a repository of its own."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code; nothing but an exit code leaves here."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    told: dict[str, bool] = {}
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = kryonix.main(words, prog_name="kryonix", standalone_mode=False, obj=told)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _leave_closed_pipe()
+    except (click.Abort, KeyboardInterrupt):
+        code = _fail(Interrupted("stopped by the operator"), words, told)
+    except click.ClickException as error:
+        code = _fail(_usage_error(error), words, told)
+    except KryonixError as error:
+        code = _fail(error, words, told)
+    except Exception as error:  # the last resort: whatever it is leaves as one line
+        code = _fail(_unexpected(error), words, told)
+    return code if isinstance(code, int) else 0
+
+
+def _usage_error(error: click.ClickException) -> UsageError:
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "kryonix"
+    message = error.format_message().rstrip(".")
+    return UsageError(
+        message[:1].lower() + message[1:], f"Run '{where} --help' to see what it takes."
+    )
+
+
+def _unexpected(error: Exception) -> KryonixError:
+    found = KryonixError(
+        f"unexpected {type(error).__name__}: {error}",
+        "This is a fault of kryonix-backup. Run the command again with --verbose and report what"
+        " it says.",
+    )
+    found.__cause__ = error
+    return found
+
+
+def _fail(error: KryonixError, words: Sequence[str], told: Mapping[str, bool]) -> int:
+    """
+    Tell the error on stderr, with --json also as an object on stdout; its exit code.
+
+    Not on stdout once a part of the answer is there: two objects would be none.
+    """
+    options = words[: words.index("--")] if "--" in words else words
+    if "--json" in options and not told.get("answering"):
+        _print_json_error(error)
+    if "--verbose" in options or "-v" in options:
+        import traceback
+
+        traceback.print_exception(error, file=sys.stderr)
+    about = f"tenant {error.tenant}: " if error.tenant else ""
+    message = " ".join(error.message.splitlines())
+    click.echo(f"error: {about}{message}\n  next: {error.hint}", err=True)
+    return error.exit_code
+
+
+def _print_json_error(error: KryonixError) -> None:
+    import json
+
+    plain = {
+        "type": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+        "tenant": error.tenant,
+        "exit_code": error.exit_code,
+    }
+    try:
+        click.echo(json.dumps({"error": plain}))
+    except BrokenPipeError:
+        _leave_closed_pipe()
+
+
+def _leave_closed_pipe() -> int:
+    """Who read us has gone; say nothing, as programs do that SIGPIPE ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    return 141
+
+
+if __name__ == "__main__":
+    sys.exit(main())

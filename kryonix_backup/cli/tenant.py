@@ -1,0 +1,184 @@
+"""`kryonix tenant add`, `list`, `show` and `remove`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kryonix_backup.cli.answer import Answer, answers
+from kryonix_backup.cli.options import NAME_PATTERN, NAME_URL, tenant_argument
+from kryonix_backup.cli.tenant_file import read_tenant_file
+from kryonix_backup.cli.text import printable, table
+from kryonix_backup.errors import UsageError
+from kryonix_backup.model import Tier
+
+if TYPE_CHECKING:
+    from kryonix_backup.settings import TenantSettings
+
+
+@click.group()
+def tenant() -> None:
+    """Add, list, show and remove the tenants of this machine."""
+
+
+@tenant.command(
+    epilog="Example: kryonix tenant add acme --tier enterprise --region"
+    " primary=file:///backup/acme --source documents=files:///srv/acme",
+)
+@tenant_argument
+@click.option(
+    "--tier", type=click.Choice([tier.value for tier in Tier]),
+    help="What the tenant was promised; standard unless --file says otherwise.",
+)  # fmt: skip
+@click.option(
+    "--region", "regions", type=NAME_URL, multiple=True,
+    help="Where backups go, such as primary=s3://bucket?endpoint=http://host:port; repeatable, and"
+    " one must be named primary.",
+)  # fmt: skip
+@click.option(
+    "--source", "sources", type=NAME_URL, multiple=True,
+    help="What is backed up, such as documents=files:///srv/acme; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--include", "includes", type=NAME_PATTERN, multiple=True,
+    help="Of source NAME only what fits this gitignore pattern; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--exclude", "excludes", type=NAME_PATTERN, multiple=True,
+    help="Of source NAME nothing that fits this gitignore pattern; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--one-file-system", "one_file_systems", metavar="NAME", multiple=True,
+    help="Leave out other file systems that are mounted in source NAME; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--residency", metavar="JURISDICTION", multiple=True,
+    help="Where the tenant's data may be kept; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--file", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Settings in YAML, as 'tenant show --json' prints them; options add to them.",
+)  # fmt: skip
+@answers
+def add(tenant: str, path: Path | None, **given: Any) -> Answer:
+    """
+    Make a tenant's repositories and register it.
+
+    The passphrase comes from KRYONIX_PASSPHRASE, KRYONIX_PASSPHRASE_FILE or KRYONIX_KEY_FILE. Keep
+    it: without it nobody can read the backups. Where anything fails nothing is registered.
+    """
+    from kryonix_backup.sdk.tenants import add_tenant
+    from kryonix_backup.settings import TenantSettings
+
+    plain = _settings(tenant, read_tenant_file(path) if path else {}, **given)
+    settings = TenantSettings.from_plain(plain)
+    client = add_tenant(settings)
+    answer = {**settings.to_plain(), "repository": client.repository.id}
+    lines = [f"tenant {settings.id} is registered", *_show_lines(settings)]
+    return Answer(answer, [*lines, f"next: kryonix backup {settings.id}"])
+
+
+def _settings(tenant: str, file: dict[str, Any], **given: Any) -> dict[str, Any]:
+    """The settings in `TenantSettings.to_plain`'s form: the file's, and what options add."""
+    if file.get("id", tenant) != tenant:
+        raise UsageError(f"the file is about tenant {file['id']!r}, not {tenant!r}")
+    return {
+        "id": tenant,
+        "tier": given["tier"] or file.get("tier", Tier.STANDARD.value),
+        "regions": [*file.get("regions", ()), *_named(given["regions"])],
+        "sources": _sources(file.get("sources", ()), **given),
+        "residency": [*file.get("residency", ()), *given["residency"]],
+    }
+
+
+def _sources(file: Iterable[dict[str, Any]], **given: Any) -> list[dict[str, Any]]:
+    rows = [*(dict(row) for row in file), *_named(given["sources"])]
+    for setting in ("include", "exclude"):
+        for name, pattern in given[f"{setting}s"]:
+            row = _row(rows, name, setting)
+            row[setting] = [*row.get(setting, ()), pattern]
+    for name in given["one_file_systems"]:
+        _row(rows, name, "one-file-system")["one_file_system"] = True
+    return rows
+
+
+def _named(pairs: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+    return [{"name": name, "url": url} for name, url in pairs]
+
+
+def _row(rows: list[dict[str, Any]], name: str, option: str) -> dict[str, Any]:
+    for row in rows:
+        if row.get("name") == name:
+            return row
+    raise UsageError(f"--{option} names source {name!r}, which is not among the sources")
+
+
+@tenant.command("list", epilog="Example: kryonix tenant list --json")
+@answers
+def list_() -> Answer:
+    """List the tenants that are registered here."""
+    from kryonix_backup.sdk.tenants import list_tenants
+
+    found = list_tenants()
+    plain = {"tenants": [settings.to_plain() for settings in found]}
+    return Answer(plain, _list_lines(found))
+
+
+def _list_lines(found: list[TenantSettings]) -> Iterator[str]:
+    if not found:
+        yield "no tenants yet; see 'kryonix tenant add --help'"
+        return
+    rows = [
+        (
+            settings.id,
+            settings.tier.value,
+            ", ".join(region.name for region in settings.regions),
+            ", ".join(source.name for source in settings.sources),
+        )
+        for settings in found
+    ]
+    yield from table(("tenant", "tier", "regions", "sources"), rows)
+
+
+@tenant.command(epilog="Example: kryonix tenant show acme")
+@tenant_argument
+@answers
+def show(tenant: str) -> Answer:
+    """Show a tenant's settings."""
+    from kryonix_backup.sdk.tenants import show_tenant
+
+    settings = show_tenant(tenant)
+    return Answer(settings.to_plain(), _show_lines(settings))
+
+
+def _show_lines(settings: TenantSettings) -> Iterator[str]:
+    yield f"tenant {settings.id}, tier {settings.tier.value}"
+    if settings.residency:
+        yield f"  residency: {', '.join(settings.residency)}"
+    for region in settings.regions:
+        yield printable(f"  region {region.name}: {region.url}")
+    for source in settings.sources:
+        yield printable(f"  source {source.name}: {source.url}")
+        yield from (printable(f"    include {pattern}") for pattern in source.include)
+        yield from (printable(f"    exclude {pattern}") for pattern in source.exclude)
+
+
+@tenant.command(epilog="Example: kryonix tenant remove acme")
+@tenant_argument
+@answers
+def remove(tenant: str) -> Answer:
+    """Forget a tenant; its backups stay where they are."""
+    from kryonix_backup.sdk.tenants import remove_tenant
+
+    settings = remove_tenant(tenant)
+    kept = settings.to_plain()["regions"]
+    lines = [f"tenant {settings.id} is forgotten here; its backups stay where they are:"]
+    lines += [printable(f"  {region['name']}: {region['url']}") for region in kept]
+    lines.append(
+        f"bring it back with: kryonix catalog rebuild {settings.id}"
+        f" --region primary={settings.primary.url}"
+    )
+    return Answer({"tenant": settings.id, "removed": True, "kept": kept}, lines)

@@ -1,0 +1,34 @@
+"""A tenant's settings out of a file of YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kryonix_backup.errors import ConfigError
+
+_SETTINGS = {"id", "tier", "regions", "sources", "residency"}
+
+
+def read_tenant_file(path: Path) -> dict[str, Any]:
+    """The settings in the file; raises ConfigError where it is not of their form."""
+    import yaml  # takes as long to import as the rest of the command
+
+    try:
+        found = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} does not hold a tenant's settings")
+    unknown = sorted(str(name) for name in set(found) - _SETTINGS)
+    if unknown:
+        raise ConfigError(f"{path}: a tenant has no setting {unknown[0]!r}")
+    for name in ("regions", "sources"):
+        rows = found.get(name, [])
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ConfigError(f"{path}: {name} is not a list of settings")
+    if not isinstance(found.get("residency", []), list):
+        raise ConfigError(f"{path}: residency is not a list")
+    return found
