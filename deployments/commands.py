@@ -7,32 +7,37 @@ import, and takes a second for it.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from deployments import local
 from deployments.environment import client_environment, prefect_home
+from kryonix_backup.cli.answer import Answer, answers
+from kryonix_backup.cli.options import tenant_argument
+from kryonix_backup.cli.text import table
 from kryonix_backup.clock import SystemClock
 from kryonix_backup.errors import ServerUnreachable
-from kryonix_backup.settings import TenantSettings, home_directory
-from kryonix_backup.tenancy.registry import TenantRegistry
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 _FLOWS = ("backup", "restore", "rollback", "onboard")
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the server and its UI.")
-@_JSON
-def up(*, port: int | None, as_json: bool) -> None:
-    """Start a local Prefect server and a worker for each pool."""
+@answers
+def up(port: int | None) -> Answer:
+    """
+    Start a local Prefect server and a worker for each pool.
+
+    Does nothing to what runs already. The workers have the environment that this command is
+    called in: the passphrases of tenants must be in it.
+    """
     home, clock = prefect_home(), SystemClock()
     with local.alone(home):
         started = local.start(home, os.environ, clock, port)
@@ -43,67 +48,58 @@ def up(*, port: int | None, as_json: bool) -> None:
         with _client() as client:
             set_up(client, started.url)
             wait_for_workers(client, started, clock)
-    _say(started.report(), f"Prefect is up at {started.url}", as_json=as_json)
+    return Answer(started.report(), [f"Prefect is up at {started.url}", *_workers(started)])
 
 
 @click.command()
-@_JSON
-def down(*, as_json: bool) -> None:
-    """Stop the local Prefect server and its workers."""
+@answers
+def down() -> Answer:
+    """Stop the local Prefect server and its workers, with the runs that they are at."""
     home = prefect_home()
     with local.alone(home):
         there = local.LocalServer.load(home)
         running = there is not None and there.any_alive()
         if there is not None:
             local.stop(there, SystemClock())
-    _say(
-        {"stopped": running},
-        "Prefect is down" if running else "nothing was running",
-        as_json=as_json,
-    )
+    return Answer({"stopped": running}, ["Prefect is down." if running else "Nothing was running."])
 
 
 @click.command()
-@_JSON
-@click.pass_context
-def status(context: click.Context, *, as_json: bool) -> None:
+@answers
+def status() -> Answer:
     """Say whether the local Prefect server and its workers run; exits 1 where one does not."""
     there = local.LocalServer.load(prefect_home())
-    running = there is not None and there.alive() and local.answers(there.url)
-    report = {**(there.report() if there else {"url": None, "workers": []}), "running": running}
-    lines = [f"Prefect {'runs at' if running else 'does not run, it was at'} {report['url']}"]
-    lines += [
-        f"  worker {each['pool']}: {'runs' if each['running'] else 'has ended'}"
-        for each in report["workers"]
-    ]
-    _say(report, "\n".join(lines) if there else "Prefect was never started here", as_json=as_json)
-    context.exit(0 if running else 1)
+    if there is None:
+        nothing: dict[str, Any] = {
+            "url": None,
+            "api": None,
+            "running": False,
+            "pools": [],
+            "workers": [],
+        }
+        return Answer(nothing, ["Prefect was never started here; run 'kryonix up'."], 1)
+    running = there.alive() and local.answers(there.url)
+    line = f"Prefect {'runs' if running else 'does not run as it should'} at {there.url}"
+    plain = {**there.report(), "running": running}
+    return Answer(plain, [line, *_workers(there)], 0 if running else 1)
 
 
-@click.command()
-@click.argument("name", metavar="NAME", shell_complete=lambda *_: list(_FLOWS))
-@click.argument("tenant", metavar="ID")
+@click.command(epilog="Example: kryonix flow backup acme kind=incremental --watch")
+@click.argument("name", metavar="NAME", type=click.Choice(_FLOWS))
+@tenant_argument
 @click.argument("parameters", metavar="[PARAMETER=VALUE]...", nargs=-1)
 @click.option("--watch", is_flag=True, help="Follow the run until it ends.")
-@_JSON
-@click.pass_context
-def flow(
-    context: click.Context,
-    name: str,
-    tenant: str,
-    parameters: tuple[str, ...],
-    *,
-    watch: bool,
-    as_json: bool,
-) -> None:
+@answers
+def flow(name: str, tenant: str, parameters: tuple[str, ...], *, watch: bool) -> Answer:
     """
-    Run a tenant's deployment: backup, restore, rollback or onboard.
+    Run a tenant's backup, restore, rollback or onboard through Prefect.
 
-    Parameters are those of the flow, such as kind=incremental or snapshot=latest. With --watch it
-    exits 0 when the run completes, 3 when entries were left out, and 1 otherwise; Ctrl-C leaves
-    the run alone.
+    Parameters are those of the flow, such as snapshot=latest. With --watch it exits 0 when the
+    run completes, 3 when entries were left out, and 1 otherwise; Ctrl-C leaves the run alone.
     """
-    settings = _registered(tenant)
+    from kryonix_backup.sdk.tenants import show_tenant
+
+    settings = show_tenant(tenant)
     url = _reach()
     from deployments.register import register
     from deployments.requests import flow_request, parse_parameters, queue_run
@@ -113,28 +109,30 @@ def flow(
     with _client() as client:
         register(client, settings, active=None)
         run = queue_run(client, request)
-        if not watch:
-            result = look(client, run, url)
-            _say(result.to_plain(), f"queued {result.url}", as_json=as_json)
-            return
         try:
-            result = follow(client, run, url, SystemClock(), _progress)
+            if watch:
+                ended = follow(client, run, url, SystemClock(), _show_progress)
+                return Answer(ended.to_plain(), _outcome(ended.to_plain()), ended.exit_code)
         except KeyboardInterrupt:
-            result = look(client, run, url)
-            _say(result.to_plain(), f"the run goes on: {result.url}", as_json=as_json)
-            return
-    _say(result.to_plain(), _outcome(result.to_plain()), as_json=as_json)
-    context.exit(result.exit_code)
+            click.echo("The run goes on.", err=True)
+        queued = look(client, run, url)
+    return Answer(queued.to_plain(), [f"{queued.run.name}: {queued.url}"])
 
 
 @click.command()
 @click.argument("tenants", metavar="[ID]...", nargs=-1)
 @click.option("--dry-run", is_flag=True, help="Show what would be written, and write nothing.")
 @click.option("--active/--inactive", default=None, help="Switch the schedules on or off.")
-@_JSON
-def deploy(tenants: tuple[str, ...], *, dry_run: bool, active: bool | None, as_json: bool) -> None:
-    """Write tenants' blocks and deployments to the Prefect server; all tenants without an ID."""
-    chosen = [_registered(tenant) for tenant in tenants] or _all_registered()
+@answers
+def deploy(tenants: tuple[str, ...], *, dry_run: bool, active: bool | None) -> Answer:
+    """
+    Write tenants' blocks and deployments to Prefect; without an ID those of all tenants.
+
+    Schedules stay as they are, and new ones are off, unless one of the switches is given.
+    """
+    from kryonix_backup.sdk.tenants import list_tenants, show_tenant
+
+    chosen = [show_tenant(tenant) for tenant in tenants] or list_tenants()
     url = None if dry_run else _reach()
     from deployments.register import register, tenant_deployments
     from deployments.setup import set_up
@@ -145,23 +143,9 @@ def deploy(tenants: tuple[str, ...], *, dry_run: bool, active: bool | None, as_j
             set_up(client, url)
             for settings in chosen:
                 register(client, settings, active=active)
-    lines = [
-        f"{row['deployment']}  {row['pool']}/{row['queue']}  {row['schedule']}" for row in rows
-    ]
-    _say({"dry_run": dry_run, "deployments": rows}, "\n".join(lines), as_json=as_json)
-
-
-def _registered(tenant: str) -> TenantSettings:
-    return _registry().get(tenant)
-
-
-def _all_registered() -> list[TenantSettings]:
-    registry = _registry()
-    return [registry.get(tenant) for tenant in registry.names()]
-
-
-def _registry() -> TenantRegistry:
-    return TenantRegistry(home_directory() / "tenants")
+    cells = [[row["deployment"], f"{row['pool']}/{row['queue']}", row["schedule"]] for row in rows]
+    lines = table(("deployment", "pool/queue", "schedule"), cells)
+    return Answer({"dry_run": dry_run, "deployments": rows}, lines)
 
 
 def _reach() -> str:
@@ -189,18 +173,25 @@ def _client() -> SyncPrefectClient:
     return get_client(sync_client=True)
 
 
-def _progress(line: str) -> None:
+def _show_progress(line: str) -> None:
     if sys.stderr.isatty():
         click.echo(line, err=True)
 
 
-def _outcome(result: dict[str, Any]) -> str:
+def _workers(there: local.LocalServer) -> list[str]:
+    return [
+        f"  worker of {worker.name}: {'runs' if worker.alive() else 'has ended'}"
+        f" (pid {worker.pid}, log {worker.log})"
+        for worker in there.workers
+    ]
+
+
+def _outcome(result: dict[str, Any]) -> Iterator[str]:
     """The end of a run for people: its state, its table, and where to see it."""
-    lines = [f"{result['name']}: {result['state']}", f"  {result['message']}"]
-    for row in result["table"]:
-        lines.append("  " + "  ".join(f"{name} {value}" for name, value in row.items()))
-    return "\n".join([*lines, f"  {result['url']}"])
-
-
-def _say(report: dict[str, Any], text: str, *, as_json: bool) -> None:
-    click.echo(json.dumps(report) if as_json else text)
+    yield f"{result['name']}: {result['state']} in {result['duration_s']:.1f} s"
+    if result["message"]:
+        yield f"  {result['message']}"
+    if rows := result["table"]:
+        head = list(rows[0])
+        yield from table(head, [[str(row.get(name, "")) for name in head] for row in rows])
+    yield f"See {result['url']}"

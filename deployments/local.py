@@ -30,6 +30,8 @@ POOLS = tuple(tier.value for tier in Tier)
 # A fresh database takes about ten seconds to make on two free cores.
 PATIENCE_S = 120.0
 _POLL_S = 0.1
+# Modules come from where they are installed, never from the directory that 'up' was called in.
+_PYTHON = (sys.executable, "-P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +154,13 @@ def alone(home: Path) -> Iterator[None]:
 
 def _start_all(home: Path, env: Mapping[str, str], port: int) -> LocalServer:
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "deployments.server", str(port)]
+    command = [*_PYTHON, "-m", "deployments.server", str(port)]
     server = Child.start("server", command, server_environment(env, home, url), home)
     return LocalServer(url, server, tuple(_start_worker(pool, home, env, url) for pool in POOLS))
 
 
 def _start_worker(pool: str, home: Path, env: Mapping[str, str], url: str) -> Child:
-    command = [sys.executable, "-m", "deployments.worker", pool]
+    command = [*_PYTHON, "-m", "deployments.worker", pool]
     return Child.start(pool, command, worker_environment(env, home, url), home)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,19 +29,25 @@ class Child:
     ) -> Self:
         """
         Start it in a session of its own; its output goes to ``directory/NAME.log``.
+
+        It answers signals as usual: a shell's background job ignores SIGINT, and a Prefect worker
+        that inherits that ignores SIGTERM too.
         """
         log = directory / f"{name}.log"
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                list(command),
-                env=dict(env),
-                cwd=directory,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        return cls(name, process.pid, start_time(process.pid) or 0, str(log))
+        append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        pid = os.posix_spawn(
+            command[0],
+            list(command),
+            dict(env),
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+            setsigdef=[signal.SIGINT, signal.SIGTERM],
+        )
+        return cls(name, pid, start_time(pid) or 0, str(log))
 
     def alive(self) -> bool:
         """Whether this very process runs."""

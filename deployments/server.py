@@ -7,6 +7,7 @@ the blocks' picture, and without the one request it would still send to the inte
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -35,4 +36,5 @@ def local_application() -> FastAPI:
 
 
 if __name__ == "__main__":
+    os.chdir(os.environ["PREFECT_HOME"])
     uvicorn.run(local_application(), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

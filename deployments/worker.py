@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 
 import httpx
@@ -52,8 +51,6 @@ async def work(pool: str) -> None:
 
 
 if __name__ == "__main__":
-    # A shell's background job ignores SIGINT and hands that down; the handler of SIGTERM relies
-    # on SIGINT, so that such a worker would not end.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(os.environ["PREFECT_HOME"])
     setup_signal_handlers_worker(os.getpid(), "the process worker", lambda text: None)
     asyncio.run(work(sys.argv[1]))

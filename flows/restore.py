@@ -15,7 +15,7 @@ from flows.parameters import Restore, Snapshot, Source, Tenant
 from flows.rollback import rollback_restore
 from kryonix_backup.errors import AlreadyRunning
 from kryonix_backup.model import Phase
-from kryonix_backup.restore.plan import RestoreRequest
+from kryonix_backup.sdk.client import RestoreRequest
 from tasks.policy import HOUR_S
 from tasks.report import report_restore, show_plan
 from tasks.restore import begin_restore, close_restore, plan_restore, resume_restore, run_phase
@@ -84,8 +84,8 @@ def restore_tenant(  # noqa: PLR0913  the form that the UI draws
             run_phase(tenant, plan, phase.label)
     except AlreadyRunning:
         raise  # another run is at it: its work is not ours to undo
-    except Exception:
-        rollback_restore(tenant, plan["restore"])
+    except Exception as error:
+        rollback_restore(tenant, plan["restore"], because=str(error))
         raise
     report = close_restore(tenant, plan)
     line = report_restore(tenant, report)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
+from pydantic import Field
 
 from flows.parameters import Restore, Tenant
 from tasks.policy import HOUR_S
@@ -17,7 +20,11 @@ from tasks.restore import roll_back_restore
     timeout_seconds=6 * HOUR_S,
     description="Put a tenant back to where it was before a restore.",
 )
-def rollback_restore(tenant: Tenant, restore: Restore) -> State[str]:
+def rollback_restore(
+    tenant: Tenant,
+    restore: Restore,
+    because: Annotated[str | None, Field(description="Why, for the record.")] = None,
+) -> State[str]:
     """Put a tenant back to where it was before a restore; may be run again."""
-    roll_back_restore(tenant, restore)
+    roll_back_restore(tenant, restore, because)
     return Completed(message=f"restore {restore} is rolled back", data=restore)

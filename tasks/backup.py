@@ -8,9 +8,9 @@ from typing import Any, TypedDict
 from prefect import task
 
 from blocks.names import qualified
-from kryonix_backup.backup.run import Session
+from kryonix_backup.errors import ConfigError
 from kryonix_backup.model import BackupKind
-from kryonix_backup.repository.snapshot import SourceResult
+from kryonix_backup.sdk.client import Client, Session, SourceResult
 from tasks.connection import connect, load_tenant
 from tasks.policy import HOUR_S, MINUTE_S, POLICY
 from tasks.progress import ProgressBoard
@@ -34,14 +34,15 @@ class OpenedBackup(TypedDict):
 )
 def open_backup(tenant: str, kind: BackupKind, sources: Sequence[str]) -> OpenedBackup:
     """Begin a backup of these sources, or of all; a wrong name is refused before any is read."""
-    settings, _ = load_tenant(tenant)
-    names = [settings.source(name).name for name in sources] or [
-        source.name for source in settings.sources
-    ]
-    session = connect(tenant).begin_backup(kind)
+    settings, root = load_tenant(tenant)
+    chosen = [settings.source(name).name for name in dict.fromkeys(sources)]
+    names = chosen or [source.name for source in settings.sources]
+    if not names:
+        raise ConfigError(f"tenant {tenant} has no source to back up", "Register it with --source.")
+    session = Client(settings, root).begin_backup(kind)
     tag_run(f"tenant:{tenant}", f"tier:{settings.tier.value}", "backup")
     label_run(tenant=tenant, snapshot=session.snapshot, status="running")
-    return OpenedBackup(session=session.to_plain(), sources=list(names))
+    return OpenedBackup(session=session.to_plain(), sources=[*names])
 
 
 @task(

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
+from kryonix_backup.cli.progress import describe
 from kryonix_backup.events import Progress
-from tasks.figures import size
 
 # A server handles a few dozen requests a second for everyone; a person looks every few seconds.
 EVERY_S = 2.0
@@ -37,7 +37,7 @@ class ProgressBoard:
         self._newest = progress
 
     def __enter__(self) -> Self:
-        description = describe(self._title, self._newest)
+        description = self._line(self._newest)
         self._artifact = cast(
             UUID, create_progress_artifact(0.0, key=self._key, description=description)
         )
@@ -63,9 +63,10 @@ class ProgressBoard:
     def _show(self, done: float) -> None:
         assert self._artifact is not None  # set before the thread starts
         self._shown = self._newest
-        update_progress_artifact(
-            self._artifact, done, description=describe(self._title, self._shown)
-        )
+        update_progress_artifact(self._artifact, done, description=self._line(self._shown))
+
+    def _line(self, progress: Progress) -> str:
+        return f"{self._title}: {describe(progress)}"
 
 
 def percent(progress: Progress) -> float:
@@ -73,15 +74,3 @@ def percent(progress: Progress) -> float:
     if not progress.bytes_total:
         return 0.0
     return min(99.0, 100.0 * progress.bytes_done / progress.bytes_total)
-
-
-def describe(title: str, progress: Progress) -> str:
-    """One line for people: what was done so far, how fast, and what is left."""
-    parts = [f"{title}: {progress.stage}", size(progress.bytes_done)]
-    if progress.bytes_total:
-        parts[-1] += f" of {size(progress.bytes_total)}"
-    parts.append(f"{progress.entries_done} entries")
-    parts.append(f"{size(progress.bytes_per_s)}/s")
-    if progress.left_s is not None:
-        parts.append(f"{progress.left_s:.0f} s left")
-    return ", ".join(parts)

@@ -8,7 +8,7 @@ from typing import Any
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from tasks.figures import duration, size, times
+from kryonix_backup.cli.text import duration, size
 from tasks.policy import MINUTE_S, POLICY
 from tasks.run import label_run
 
@@ -79,8 +79,8 @@ def _source_row(name: str, figures: Mapping[str, Any]) -> Row:
         "Read": size(figures["bytes_read"]),
         "New": size(figures["bytes_new"]),
         "Stored": size(figures["bytes_stored"]),
-        "Deduplicated": times(figures["bytes_read"], figures["bytes_new"]),
-        "Compressed": times(figures["bytes_new"], figures["bytes_stored"]),
+        "Deduplicated": _times(figures["bytes_read"], figures["bytes_new"]),
+        "Compressed": _times(figures["bytes_new"], figures["bytes_stored"]),
         "Took": duration(figures["duration_s"]),
         "Problems": figures["problems"],
     }
@@ -152,6 +152,11 @@ def restore_text(report: Mapping[str, Any]) -> str:
         f"- Undo it: `kryonix flow rollback {report['tenant']} restore={report['restore']}`",
     ]
     return "\n".join([*lines, *_problem_lines(report["problems"])])
+
+
+def _times(whole: float, part: float) -> str:
+    """How many times smaller the part is; a dash where nothing is left to compare."""
+    return f"{whole / part:.1f}x" if part > 0 else "-"
 
 
 def _problem_lines(problems: list[Plain]) -> list[str]:

@@ -10,7 +10,7 @@ from prefect.context import TaskRunContext
 
 from blocks.names import qualified
 from kryonix_backup.model import Phase
-from kryonix_backup.restore.plan import RestorePlan, RestoreRequest
+from kryonix_backup.sdk.client import RestorePlan, RestoreRequest
 from tasks.connection import connect
 from tasks.policy import HOUR_S, MINUTE_S, POLICY, Policy
 from tasks.progress import ProgressBoard
@@ -109,11 +109,11 @@ def close_restore(tenant: str, plan: Plain) -> Plain:
     timeout_seconds=6 * HOUR_S,
     **POLICY,
 )
-def roll_back_restore(tenant: str, restore: str) -> None:
+def roll_back_restore(tenant: str, restore: str, because: str | None) -> None:
     """Put every target back as it was before the restore; may be run again after a crash."""
     client = connect(tenant)
     _announce(tenant, restore)
-    client.roll_back_restore(client.resume_restore(restore))
+    client.roll_back_restore(client.resume_restore(restore), because=because)
 
 
 def _announce(tenant: str, restore: str) -> None:

@@ -1,0 +1,157 @@
+"""The local server and its workers, through the command, as an operator meets them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.local import LocalServer
+from deployments.process import start_time
+from kryonix_backup.sdk.client import Client
+from kryonix_backup.settings import RootKey, Secret, TenantSettings
+from tests.deployments.conftest import PASSPHRASE, Kryonix
+
+pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def acme(kryonix: Kryonix, up: dict[str, Any]) -> TenantSettings:
+    """An onboarded tenant of the standard tier with two small sources."""
+    for name in ("documents", "photos"):
+        folder = kryonix.root / "acme" / name
+        folder.mkdir(parents=True)
+        (folder / "letter.txt").write_text("dear acme\n" * 10_000)
+        (folder / "picture.bin").write_bytes(os.urandom(2 * MIB))
+    sources = {name: kryonix.root / "acme" / name for name in ("documents", "photos")}
+    settings = kryonix.add_tenant("acme", "standard", **sources)
+    assert kryonix.run("flow", "onboard", "acme", "--watch")["state"] == "Completed"
+    return settings
+
+
+def children(pid: int) -> Iterator[int]:
+    """Every process below that one, the nearest first."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield int(child)
+            yield from children(int(child))
+
+
+def test_up_names_its_address_its_pools_and_its_workers(up: dict[str, Any]) -> None:
+    assert up["api"] == up["url"] + "/api"
+    assert up["pools"] == ["enterprise", "professional", "standard"]
+    assert [worker["pool"] for worker in up["workers"]] == up["pools"]
+    assert all(worker["running"] for worker in up["workers"])
+
+
+def test_up_again_changes_nothing(kryonix: Kryonix, up: dict[str, Any]) -> None:
+    assert kryonix.run("up") == up
+    assert kryonix.run("status")["running"] is True
+
+
+def test_a_worker_that_was_lost_is_started_again(kryonix: Kryonix, up: dict[str, Any]) -> None:
+    lost = up["workers"][1]["pid"]
+    os.kill(lost, signal.SIGKILL)
+    while start_time(lost) is not None:
+        time.sleep(0.02)
+
+    assert kryonix.run("status", code=1)["running"] is False
+    workers = kryonix.run("up")["workers"]
+
+    assert all(worker["running"] for worker in workers)
+    assert workers[0] == up["workers"][0]
+    assert workers[1]["pid"] != lost
+
+
+def test_the_picture_of_the_blocks_is_served_here(up: dict[str, Any]) -> None:
+    with urllib.request.urlopen(up["url"] + "/kryonix/logo.svg") as answer:
+        assert b"<svg" in answer.read()
+
+
+def test_a_backup_is_watched_to_its_end(
+    kryonix: Kryonix, acme: TenantSettings, up: dict[str, Any]
+) -> None:
+    result = kryonix.run("flow", "backup", "acme", "--watch")
+
+    assert (result["state"], result["status"]) == ("Completed", "complete")
+    assert result["name"] == "backup acme full"
+    assert result["url"].startswith(up["url"])
+    assert [row["Source"] for row in result["table"]] == ["documents", "photos", "total"]
+    client = Client(acme, RootKey(passphrase=Secret(PASSPHRASE)))
+    assert [snapshot.id for snapshot in client.snapshots()] == [result["snapshot"]]
+
+
+def test_a_restore_through_its_deployment_brings_every_byte_back(
+    kryonix: Kryonix, acme: TenantSettings
+) -> None:
+    back = kryonix.root / "back"
+    kryonix.run("flow", "backup", "acme", "kind=incremental", "--watch")
+    to = f'to={{"documents": "files://{back}/documents", "photos": "files://{back}/photos"}}'
+
+    result = kryonix.run("flow", "restore", "acme", to, "--watch")
+
+    assert (result["state"], result["status"]) == ("Completed", "complete")
+    for name in ("documents", "photos"):
+        for path in (kryonix.root / "acme" / name).iterdir():
+            assert (back / name / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_wrong_parameter_is_refused_before_anything_is_queued(
+    kryonix: Kryonix, acme: TenantSettings
+) -> None:
+    answer = kryonix.run("flow", "restore", "acme", "snapshot=../x", code=2)
+
+    assert "snapshot" in answer["error"]["message"]
+
+
+def test_a_run_killed_in_the_middle_goes_on_when_run_again(
+    kryonix: Kryonix, up: dict[str, Any]
+) -> None:
+    data = kryonix.root / "globex"
+    data.mkdir()
+    for number in range(24):
+        (data / f"{number:02}.bin").write_bytes(os.urandom(32 * MIB))
+    kryonix.add_tenant("globex", "professional", data=data)
+    kryonix.run("flow", "onboard", "globex", "--watch")
+    with kryonix.start("flow", "backup", "globex", "--watch", "--json") as process:
+        worker = kryonix.run("status")["workers"][1]["pid"]
+        while len(kryonix.packs("globex")) < 4:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        os.kill(list(children(worker))[-1], signal.SIGKILL)
+        process.communicate(timeout=60)
+        assert process.returncode == 1
+    before = kryonix.packs("globex")
+    assert sum(before.values()) < 700 * MIB
+
+    result = kryonix.run("flow", "backup", "globex", "--watch")
+
+    after = kryonix.packs("globex")
+    assert result["status"] == "complete"
+    assert before.items() <= after.items()
+    assert sum(after.values()) < 1.1 * 24 * 32 * MIB
+
+
+def test_nothing_left_this_machine(kryonix: Kryonix, acme: TenantSettings) -> None:
+    outbound = kryonix.root / "outbound"
+
+    assert not outbound.exists(), outbound.read_text()
+
+
+def test_no_secret_is_in_what_prefect_keeps(kryonix: Kryonix, acme: TenantSettings) -> None:
+    kept = [path for path in (kryonix.root / "home/prefect").rglob("*") if path.is_file()]
+
+    assert any(path.name == "prefect.db" for path in kept)
+    assert not [path for path in kept if PASSPHRASE.encode() in path.read_bytes()]
+
+
+def test_what_is_down_can_be_asked_about(tmp_path: Path) -> None:
+    assert LocalServer.load(tmp_path) is None

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy
+
+from deployments.register import tenant_deployments
+from kryonix_backup.model import Tier
+from kryonix_backup.settings import TenantSettings
+
+ACME = TenantSettings.from_plain(
+    {
+        "id": "acme",
+        "tier": "enterprise",
+        "regions": [{"name": "primary", "url": "file:///r"}],
+        "sources": [{"name": "documents", "url": "files:///d"}],
+    }
+)
+
+
+def test_a_tenant_has_a_full_and_an_incremental_backup_on_its_tiers_pool() -> None:
+    full, incremental = tenant_deployments(ACME)
+
+    assert full.full_name() == "backup-tenant/acme-full"
+    assert incremental.full_name() == "backup-tenant/acme-incremental"
+    assert (full.pool, full.queue) == ("enterprise", "high")
+    assert full.parameters == {"tenant": "acme", "kind": "full"}
+    assert set(full.tags) == {"backup", "tenant:acme", "tier:enterprise"}
+
+
+def test_other_tiers_wait_behind_enterprise() -> None:
+    plain = {**ACME.to_plain(), "tier": Tier.STANDARD.value}
+
+    (full, _) = tenant_deployments(TenantSettings.from_plain(plain))
+
+    assert (full.pool, full.queue) == ("standard", "normal")
+
+
+def test_a_backup_that_meets_its_predecessor_is_cancelled() -> None:
+    assert {spec.collision for spec in tenant_deployments(ACME)} == {
+        ConcurrencyLimitStrategy.CANCEL_NEW
+    }
+    assert {spec.limit for spec in tenant_deployments(ACME)} == {1}

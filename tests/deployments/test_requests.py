@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from deployments.requests import flow_request, parse_parameters
+from kryonix_backup.errors import UsageError
+from tests.deployments.test_register import ACME
+
+
+def test_values_are_json_where_they_are_json() -> None:
+    assert parse_parameters(['sources=["db"]', "strict=true", "to={}", "include=*.pdf"]) == {
+        "sources": ["db"], "strict": True, "to": {}, "include": "*.pdf",
+    }  # fmt: skip
+
+
+def test_an_id_of_digits_stays_text() -> None:
+    assert parse_parameters(["snapshot=20261123"]) == {"snapshot": "20261123"}
+
+
+@pytest.mark.parametrize("pairs", [["kind"], ["=full"], ["kind=full", "kind=log"]])
+def test_what_is_no_parameter_is_refused(pairs: list[str]) -> None:
+    with pytest.raises(UsageError):
+        parse_parameters(pairs)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "deployment"),
+    [
+        ("backup", {}, "backup-tenant/acme-full"),
+        ("backup", {"kind": "incremental"}, "backup-tenant/acme-incremental"),
+        ("restore", {}, "restore-tenant/restore-enterprise"),
+        ("rollback", {}, "rollback-restore/rollback"),
+        ("onboard", {}, "onboard-tenant/onboard"),
+    ],
+)
+def test_a_name_leads_to_its_deployment(
+    name: str, parameters: dict[str, str], deployment: str
+) -> None:
+    request = flow_request(name, ACME, parameters)
+
+    assert request.deployment == deployment
+    assert request.parameters["tenant"] == "acme"
+    assert request.tags == ("tenant:acme",)
+
+
+def test_another_tenant_cannot_be_named_in_a_parameter() -> None:
+    assert flow_request("backup", ACME, {"tenant": "globex"}).parameters["tenant"] == "acme"
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("mend", {}), ("backup", {"kind": "log"})])
+def test_what_does_not_exist_is_refused(name: str, parameters: dict[str, str]) -> None:
+    with pytest.raises(UsageError):
+        flow_request(name, ACME, parameters)
