@@ -1,0 +1,145 @@
+"""Reading what was loaded once more, and holding it against what it should be."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from typing import Any
+
+from blake3 import blake3
+
+from kryonix_backup.model import MIB, Entry, EntryKind, Problem
+from kryonix_backup.sources.files.folders import Folder, Handle, look, open_inside
+from kryonix_backup.sources.files.metadata import (
+    Owners,
+    beside,
+    differences,
+    differing_xattrs,
+    open_mode,
+)
+from kryonix_backup.sources.files.paths import reason_of, split
+from kryonix_backup.sources.files.reading import data_ranges
+from kryonix_backup.sources.files.staging import LEFT_OUT, TREE, WITHOUT_CONTENT, Ledger
+
+_FORMATS = {
+    EntryKind.FILE: stat.S_IFREG,
+    EntryKind.DIRECTORY: stat.S_IFDIR,
+    EntryKind.SYMLINK: stat.S_IFLNK,
+    EntryKind.FIFO: stat.S_IFIFO,
+    EntryKind.SOCKET: stat.S_IFSOCK,
+    EntryKind.CHARACTER_DEVICE: stat.S_IFCHR,
+    EntryKind.BLOCK_DEVICE: stat.S_IFBLK,
+}
+_DEVICES = (EntryKind.CHARACTER_DEVICE, EntryKind.BLOCK_DEVICE)
+
+
+class Comparison:
+    """One run of `compare`; what `load` reported as left out is not reported again."""
+
+    def __init__(self, staging: Handle) -> None:
+        self._root = open_inside(staging.fd, TREE)
+        self._folder = Folder(self._root, b"", self._root)
+        self._ledger = Ledger(staging, write=False)
+        self._owners = Owners()
+        self._buffer = memoryview(bytearray(MIB))
+        self._problems: list[Problem] = []
+
+    def run(self, entries: Iterable[Entry]) -> list[Problem]:
+        """What is not as it should be."""
+        try:
+            for entry in entries:
+                noted = self._ledger.next(entry.path)
+                if noted is None:
+                    self._report(entry, "was not loaded")
+                elif noted != LEFT_OUT and entry.path:
+                    self._try(entry, noted)
+        finally:
+            self._ledger.close()
+        return self._problems
+
+    def _report(self, entry: Entry, reason: str) -> None:
+        self._problems.append(Problem(entry.text, reason))
+
+    def _try(self, entry: Entry, noted: bytes) -> None:
+        try:
+            found = self._differences(entry, noted)
+        except OSError as error:
+            self._report(entry, f"cannot be read back: {reason_of(error)}")
+            return
+        if found:
+            self._report(entry, f"differs in {', '.join(found)}")
+
+    def _differences(self, entry: Entry, noted: bytes) -> list[str]:
+        parent, name = split(entry.path)
+        if self._folder.path != parent:
+            self._folder = Folder(self._root, parent)
+        here = (self._folder.handle or self._folder.open()).fd
+        info = look(here, name)
+        if info is None:
+            return ["being there at all"]
+        if entry.kind is EntryKind.HARDLINK:
+            if noted == WITHOUT_CONTENT:
+                return self._link(entry, info)
+            entry = entry._replace(kind=EntryKind.FILE)  # its content was given instead
+        if stat.S_IFMT(info.st_mode) != _FORMATS[entry.kind]:
+            return ["kind"]
+        return self._of_kind(entry, here, name, info, noted)
+
+    def _of_kind(
+        self, entry: Entry, here: int, name: bytes, info: os.stat_result, noted: bytes
+    ) -> list[str]:
+        kind, meta = entry.kind, entry.meta
+        if kind is EntryKind.DIRECTORY:
+            meta = {**meta, "mode": open_mode(meta["mode"])}
+        found = differences(info, meta, self._owners, link=kind is EntryKind.SYMLINK)
+        if kind is EntryKind.FILE:
+            return found + self._content(here, name, info, meta, noted)
+        if kind is EntryKind.SYMLINK and os.readlink(name, dir_fd=here) != meta["target"]:
+            found.append("target")
+        if kind in _DEVICES and info.st_rdev != meta["rdev"]:
+            found.append("device number")
+        return found + differing_xattrs(beside(here, name), meta.get("xattrs", {}))
+
+    def _link(self, entry: Entry, info: os.stat_result) -> list[str]:
+        parent, name = split(bytes(entry.meta["target"]))
+        first = look(Folder(self._root, parent).open().fd, name)
+        same = first is not None and first.st_ino == info.st_ino
+        return [] if same else ["being a name of the same file"]
+
+    def _content(
+        self, here: int, name: bytes, info: os.stat_result, meta: Any, noted: bytes
+    ) -> list[str]:
+        fd = _open_whatever_its_mode(here, name, info)
+        try:
+            found = differing_xattrs(fd, meta.get("xattrs", {}))
+            if self._digest(fd, info.st_size, meta.get("holes", ())) != noted:
+                found.append("content")
+            return found
+        finally:
+            os.close(fd)
+
+    def _digest(self, fd: int, size: int, holes: Any) -> bytes:
+        hasher = blake3()
+        for start, end in reversed(data_ranges(holes, size)):
+            at = start
+            while at < end:
+                view = self._buffer[: min(len(self._buffer), end - at)]
+                count = os.preadv(fd, [view], at)
+                if not count:
+                    break
+                hasher.update(view[:count])
+                at += count
+        return hasher.digest()
+
+
+def _open_whatever_its_mode(here: int, name: bytes, info: os.stat_result) -> int:
+    flags = os.O_RDONLY | os.O_NOFOLLOW
+    try:
+        return os.open(name, flags, dir_fd=here)
+    except PermissionError:
+        # A file that its own owner may not read, and we are not root: lend ourselves the right.
+        os.chmod(name, info.st_mode & 0o7777 | 0o400, dir_fd=here)
+        fd = os.open(name, flags, dir_fd=here)
+        os.fchmod(fd, info.st_mode & 0o7777)
+        return fd

@@ -1,0 +1,182 @@
+"""A directory as the target of a restore."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from kryonix_backup.errors import RestoreError
+from kryonix_backup.model import Blob, Entry, Problem, RestoreId
+from kryonix_backup.sources.files.comparing import Comparison
+from kryonix_backup.sources.files.folders import (
+    Handle,
+    look,
+    make_beneath,
+    open_root,
+    remove_tree,
+)
+from kryonix_backup.sources.files.journal import JOURNAL, write_journal
+from kryonix_backup.sources.files.kernel import sync_file_system
+from kryonix_backup.sources.files.loading import Loader
+from kryonix_backup.sources.files.paths import restore_error, shown
+from kryonix_backup.sources.files.planning import MovePlan, Survey, check_room
+from kryonix_backup.sources.files.staging import Places, open_own, write_to
+from kryonix_backup.sources.files.switch import Switch, clear_replaced
+from kryonix_backup.sources.source import LoadReport
+
+_DONE = b"done"
+
+
+class FilesTarget:
+    """
+    The tree below one directory, brought back beside what is there and then moved into place.
+
+    What the moves replace is kept until `finish`, in a directory of this restore's own.
+    """
+
+    def __init__(self, directory: bytes, restore: RestoreId, *, overwrite: bool = False) -> None:
+        # The parents of a directory that is not there are made, and for that they need names.
+        self._directory = os.path.abspath(directory)
+        self._places = Places(self._directory, restore)
+        self._overwrite = overwrite
+
+    def prepare(self, entries: Iterable[Entry], bytes_needed: int) -> None:
+        """Raise WouldOverwrite, TargetFull, UnsafePath or RestoreError if the load cannot work."""
+        with self._explained("cannot be restored to"):
+            if not os.path.isdir("/proc/self/fd"):
+                raise RestoreError("/proc is not there, and links are restored by way of it")
+            target = self._places.target()
+            staging = None
+            if target is not None:
+                if self._replaced(target) is not None:
+                    return  # the moves were begun: there is nothing to look at before them
+                staging = self._places.staged(target)
+            count = Survey(self._directory, target, overwrite=self._overwrite).look(entries)
+            staged = _allocated(staging) if staging is not None else 0
+            check_room(self._directory, bytes_needed, count, staged)
+
+    def load(self, items: Iterable[tuple[Entry, Iterable[Blob]]]) -> LoadReport:
+        """Write the entries; raises UnsafePath, TargetFull and RestoreError."""
+        with self._explained("cannot be written to"):
+            target = self._places.target()
+            if target is not None and self._replaced(target) is not None:
+                raise RestoreError(
+                    f"the restore into {shown(self._directory)} was already being switched to",
+                    "Let it finish, or roll it back.",
+                )
+            resumed = target is not None and self._places.staged(target) is not None
+            staging = self._places.make_staging()
+            return Loader(staging, resumed=resumed).run(items)
+
+    def compare(self, entries: Iterable[Entry]) -> list[Problem]:
+        """What was loaded and is not as it should be; what load left out is not told again."""
+        with self._explained("cannot be read back"):
+            target = self._places.target()
+            staging = None if target is None else self._places.staged(target)
+            if staging is None:
+                raise RestoreError(f"nothing was loaded into {shown(self._directory)}")
+            return Comparison(staging).run(entries)
+
+    def commit(self) -> None:
+        """Move everything into place; raises WouldOverwrite, RestoreError."""
+        with self._explained("cannot be switched to"):
+            target = open_root(self._directory)
+            replaced = self._replaced(target)
+            if replaced is not None and look(replaced.fd, _DONE):
+                return
+            staging = self._places.staged(target)
+            if replaced is None:
+                replaced = self._plan(target, staging)
+            switch = Switch(target, replaced)
+            switch.make(staging)
+            remove_tree(target.fd, self._places.staging)
+            switch.settle_root()
+            sync_file_system(target.fd)
+            write_to(replaced, _DONE).close()
+            os.fsync(replaced.fd)
+
+    def roll_back(self) -> None:
+        """Put back what was there, and drop what was loaded; raises RestoreError."""
+        with self._explained("cannot be put back as it was"):
+            target = self._places.target()
+            if target is None:
+                return
+            replaced = self._replaced(target)
+            if replaced is None:
+                self._drop(target)
+            else:
+                self._undo(target, replaced)
+
+    def finish(self) -> None:
+        """Remove what the moves replaced; does nothing before `commit`."""
+        with self._explained("cannot be tidied up"):
+            target = self._places.target()
+            replaced = None if target is None else self._replaced(target)
+            if target is None or replaced is None or not look(replaced.fd, _DONE):
+                return
+            info = os.fstat(target.fd)
+            clear_replaced(target, self._places.replaced, replaced, JOURNAL)
+            os.utime(target.fd, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+    # ------------------------------------------------------------------ their steps
+
+    def _replaced(self, target: Handle) -> Handle | None:
+        """The directory with the journal, open; None as long as no move was made."""
+        place = open_own(target, self._places.replaced)
+        return place if place is not None and look(place.fd, JOURNAL) else None
+
+    def _plan(self, target: Handle, staging: Handle | None) -> Handle:
+        if staging is None:
+            raise RestoreError(f"nothing was loaded into {shown(self._directory)}")
+        sync_file_system(staging.fd)
+        before = self._places.before(target)
+        replaced = make_beneath(target, self._places.replaced)
+        plan = MovePlan(self._directory, target, staging, before, overwrite=self._overwrite)
+        write_journal(replaced, plan.rows())
+        os.fsync(target.fd)
+        return replaced
+
+    def _drop(self, target: Handle) -> None:
+        """Take away what a load left behind, which changed nothing else."""
+        if look(target.fd, self._places.staging) is None:
+            return
+        before = self._places.before(target)
+        remove_tree(target.fd, self._places.replaced)
+        remove_tree(target.fd, self._places.staging)
+        if before.mtime is not None:
+            os.utime(target.fd, ns=(os.fstat(target.fd).st_atime_ns, before.mtime))
+        _remove_made(before.made)
+
+    def _undo(self, target: Handle, replaced: Handle) -> None:
+        switch = Switch(target, replaced)
+        begin, root = switch.begun()
+        stuck = switch.take_back()
+        if stuck:
+            first = ", ".join(repr(shown(path)) for path in stuck[:3])
+            raise RestoreError(
+                f"{len(stuck)} entries of {shown(self._directory)} cannot be put back, because"
+                f" something else has their place: {first}",
+                f"What was there is in {shown(self._places.replaced)}/tree; take the new entries"
+                " away and roll back again.",
+            )
+        remove_tree(target.fd, self._places.staging)
+        clear_replaced(target, self._places.replaced, replaced, JOURNAL)
+        switch.restore_root(root)
+        sync_file_system(target.fd)
+        _remove_made(begin.made)
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise restore_error(error, f"{shown(self._directory)} {what}") from error
+
+
+def _remove_made(made: list[bytes]) -> None:
+    for path in made:
+        try:
+            os.rmdir(path)
+        except OSError:
+            return  # somebody has put something there meanwhile

@@ -1,0 +1,59 @@
+"""From a source's settings, or a target's address, to the adapter that serves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from kryonix_backup.errors import InvalidUrl
+from kryonix_backup.model import Phase, RestoreId
+from kryonix_backup.settings import SourceSettings
+from kryonix_backup.sources.files.target import FilesTarget
+from kryonix_backup.sources.files.tree import FilesSource, directory_of
+from kryonix_backup.sources.source import Source, Target
+
+
+class _Adapter(NamedTuple):
+    """One kind of source, in both directions."""
+
+    phase: Phase
+    source: Callable[[SourceSettings], Source]
+    target: Callable[[str, RestoreId, bool], Target]
+
+
+_ADAPTERS = {
+    "files": _Adapter(
+        Phase.FILE_STORAGE_RESTORE,
+        FilesSource,
+        lambda url, restore, overwrite: FilesTarget(
+            directory_of(url), restore, overwrite=overwrite
+        ),
+    ),
+}
+
+
+def open_source(settings: SourceSettings) -> Source:
+    """The source at that address; raises InvalidUrl and ConfigError."""
+    return _adapter(settings.url).source(settings)
+
+
+def open_target(url: str, restore_id: RestoreId, *, overwrite: bool) -> Target:
+    """The address as the target of one restore; raises InvalidUrl."""
+    return _adapter(url).target(url, restore_id, overwrite)
+
+
+def phase_of(url: str) -> Phase:
+    """The phase of a restore in which a target of that kind is filled; raises InvalidUrl."""
+    return _adapter(url).phase
+
+
+def _adapter(url: str) -> _Adapter:
+    scheme = urlsplit(url).scheme
+    if scheme not in _ADAPTERS:
+        known = ", ".join(f"{name}://" for name in _ADAPTERS)
+        raise InvalidUrl(
+            f"{url!r} does not name a source of a known kind",
+            f"Write it like files:///dir; the kinds are {known}.",
+        )
+    return _ADAPTERS[scheme]
