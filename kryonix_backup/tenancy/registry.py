@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -137,7 +138,8 @@ class Registry:
                 file.flush()
                 os.fsync(descriptor)
         except OSError as error:
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):  # it may not even have been made
+                beside.unlink()
             raise _unusable(path, error) from error
         return beside
 
