@@ -1,0 +1,87 @@
+"""The demo tells its whole story, proves it, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.demo_regions import NAMES, directories
+from deployments.demo_table import Step
+
+KRYONIX = Path(sys.executable).with_name("kryonix")
+
+
+def _demo(scratch: Path, *words: str) -> dict[str, Any]:
+    """The demo's report; ``scratch`` is where it makes its home."""
+    ended = subprocess.run(
+        [KRYONIX, "demo", "--json", *words],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    report = json.loads(ended.stdout)
+    assert isinstance(report, dict)
+    return report
+
+
+def _processes_of(scratch: Path) -> list[str]:
+    """Processes that were started in, or told of, the demo's home."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        except OSError:
+            continue  # ended meanwhile, or not ours
+        if f"{scratch}/kryonix-demo-".encode() in told:
+            found.append(process.name)
+    return found
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("options", [(), ("--s3",)], ids=["directories", "s3"])
+def test_a_destroyed_tenant_comes_back_whole(tmp_path: Path, options: tuple[str, ...]) -> None:
+    report = _demo(tmp_path, "--size", "16", *options)
+    steps = {step["name"]: step for step in report["steps"]}
+    first, second = steps["first backup, by flow"], steps["second backup, by flow"]
+
+    assert report["status"] == "restored and equal"
+    assert set(report["regions"]) == set(NAMES)
+    assert 0 < first["stored"] < first["new"] <= first["size"]
+    assert 0 < second["stored"] < first["stored"] / 4
+    assert sum("entries equal" in step["compared"] for step in steps.values()) == 2
+    assert not _processes_of(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.service
+def test_a_kept_demo_runs_on_until_it_is_told_to_end(tmp_path: Path) -> None:
+    report = _demo(tmp_path, "--size", "8", "--keep")
+    environment = {**os.environ, "KRYONIX_HOME": f"{report['kept']}/kryonix"}
+
+    def kryonix(word: str) -> int:
+        return subprocess.run([KRYONIX, word], env=environment, check=False).returncode
+
+    try:
+        assert kryonix("status") == 0
+    finally:
+        assert kryonix("down") == 0
+    assert not _processes_of(tmp_path)
+
+
+def test_regions_are_apart(tmp_path: Path) -> None:
+    assert len(set(directories(tmp_path, "acme").urls.values())) == len(NAMES)
+
+
+def test_a_step_says_what_was_saved() -> None:
+    step = Step("backup", 1.0, size=1000, new=250, stored=100)
+
+    assert (step.deduplicated, step.compressed) == (0.75, 2.5)
+    assert Step("nothing new", 1.0, size=1000, new=0, stored=0).compressed is None
