@@ -26,8 +26,9 @@ class MemoryStore:
         """Write a new object; raises ObjectExists."""
         copy = bytes(body)
         with self._lock:
-            if self.objects.setdefault(check_object_name(name), copy) is not copy:
+            if check_object_name(name) in self.objects:
                 raise ObjectExists(f"{self.address}: object {name} exists already")
+            self.objects[name] = copy
 
     def get(self, name: str) -> bytes:
         """A whole object; raises ObjectMissing."""
