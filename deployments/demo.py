@@ -72,7 +72,8 @@ def demo(*, keep: bool, as_json: bool, mib: int, s3: bool) -> None:
         }
     console.print(table(story.steps))
     console.print(f"All of it took {report['duration_s']} s. {NOTE}", highlight=False)
-    console.print(_what_is_left(stage, keep=keep), highlight=False)
+    if not keep:
+        console.print("Nothing is left running; with --keep the Prefect UI stays.")
     if as_json:
         click.echo(json.dumps(report))
 
@@ -96,6 +97,7 @@ def _stage(mib: int, console: Console, *, s3: bool, keep: bool) -> Iterator[Stag
         finally:
             if keep:
                 leave.pop_all()
+                console.print(_how_to_end(home, url, regions), highlight=False, soft_wrap=True)
 
 
 def _check_room(home: Path, mib: int) -> None:
@@ -112,23 +114,23 @@ def _environment(home: Path, regions: Regions) -> dict[str, str]:
     passphrase = home / "passphrase"
     passphrase.touch(mode=0o600)
     passphrase.write_text(secrets.token_urlsafe(24) + "\n")
+    scratch = home / "scratch"
+    scratch.mkdir()
     ours = ("KRYONIX_", "PREFECT_", "AWS_")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {
         **inherited,
         **regions.environment,
+        "TMPDIR": str(scratch),  # Prefect's workers leave folders there
         "KRYONIX_HOME": str(home / "kryonix"),
         "KRYONIX_PASSPHRASE_FILE": str(passphrase),
     }
 
 
-def _what_is_left(stage: Stage, *, keep: bool) -> str:
-    if not keep:
-        return "Nothing is left running. With --keep the Prefect UI stays, with every run in it."
-    home = stage.home
+def _how_to_end(home: Path, url: str, regions: Regions) -> str:
     commands = [f"KRYONIX_HOME={home}/kryonix .venv/bin/kryonix down"]
-    commands += [f"kill {server.process.pid}" for server in stage.regions.servers]
+    commands += [f"kill {server.process.pid}" for server in regions.servers]
     return "\n".join(
-        [f"The Prefect UI stays at {stage.url}. To end everything:"]
+        [f"The Prefect UI stays at {url}. To end everything:"]
         + [f"  {command}" for command in [*commands, f"rm -r {home}"]]
     )

@@ -44,7 +44,8 @@ class Operator:
 
         Raises KryonixError with the end of what the command said.
         """
-        self._console.print(f"[dim]$ kryonix {shlex.join(words)}[/dim]", highlight=False)
+        typed = f"kryonix {shlex.join(words)}"
+        self._console.print(f"$ {typed}", style="dim", highlight=False, soft_wrap=True)
         command = [str(Path(sys.executable).with_name("kryonix")), *words, "--json"]
         with self.log.open("a") as log:
             ended = subprocess.run(
@@ -52,15 +53,22 @@ class Operator:
                 stdin=subprocess.DEVNULL, check=False,
             )  # fmt: skip
         if ended.returncode:
-            said = (ended.stdout.strip().splitlines() or self.log.read_text().splitlines())[-3:]
             raise KryonixError(
-                f"'kryonix {shlex.join(words)}' ended with code {ended.returncode}: "
-                + " ".join(said),
+                f"'{typed}' ended with code {ended.returncode}: {_reason(ended.stdout)}",
                 f"Run the demo with --keep and look at {self.log}.",
             )
         answer = json.loads(ended.stdout)
         assert isinstance(answer, dict)
         return answer
+
+
+def _reason(answer: str) -> str:
+    """Why a command failed: an error's message, or the state that a flow run ended in."""
+    try:
+        told = json.loads(answer)
+    except ValueError:
+        return "it gave no answer"
+    return str(told.get("error", told).get("message"))
 
 
 class Story:

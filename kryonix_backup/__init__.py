@@ -1,0 +1,1 @@
+"""Backup and restore of many tenants, each in a repository of its own; knows nothing of Prefect."""

@@ -21,7 +21,8 @@ def _passes_on(handler: ast.ExceptHandler) -> bool:
     """
     Whether the handler ends by raising again what it caught, or by giving it to another thread.
 
-    The end of a thread has nobody to raise to: ``fail(error)`` or ``put(error)`` keeps it for who waits.
+    The end of a thread has nobody to raise to; ``fail(error)`` or ``put(error)`` keeps it for
+    who waits.
     """
     last = handler.body[-1]
     if isinstance(last, ast.Expr) and isinstance(last.value, ast.Call):
