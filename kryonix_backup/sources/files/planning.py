@@ -127,21 +127,19 @@ def _check_entry(entry: Entry) -> None:
         raise UnsafePath(f"the target of the link {entry.text!r} is not a path")
 
 
-def check_room(directory: bytes, bytes_needed: int, entries: int, staged: int) -> None:
-    """
-    Raise TargetFull if the file system lacks the room; ``staged`` bytes are written already.
-    """
+def check_room(directory: bytes, bytes_needed: int, entries: int) -> None:
+    """Raise TargetFull if the file system of the directory lacks the room."""
     while not os.path.exists(directory):
         directory = os.path.dirname(directory)
     room = os.statvfs(directory)
-    free = room.f_bavail * room.f_frsize + staged
+    free = room.f_bavail * room.f_frsize
     needed = bytes_needed + entries * _BYTES_AN_ENTRY + _MARGIN_BYTES
     if needed > free:
         raise TargetFull(
             f"the restore needs {needed // MIB + 1} MiB, and {shown(directory)} has"
             f" {free // MIB} MiB left"
         )
-    if room.f_files and entries > room.f_favail and not staged:
+    if room.f_files and entries > room.f_favail:
         raise TargetFull(
             f"the restore makes {entries} entries, and {shown(directory)} has room for"
             f" {room.f_favail}"

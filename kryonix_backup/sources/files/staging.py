@@ -64,6 +64,10 @@ class Places:
         self.staging = b".kryonix-restore-" + restore.encode()
         self.replaced = b".kryonix-replaced-" + restore.encode()
 
+    def all(self) -> tuple[bytes, ...]:
+        """Every name of ours that may be in the target before the first move."""
+        return (self.replaced, self.staging + b".new", self.staging)
+
     def target(self) -> Handle | None:
         """The target, open; None where there is none. Raises OSError."""
         try:
@@ -87,7 +91,7 @@ class Places:
         if staging is not None:
             return staging
         mtime = None if made else os.fstat(target.fd).st_mtime_ns
-        new = self.staging + b".new"
+        _, new, _ = self.all()
         remove_tree(target.fd, new)
         staging = make_beneath(target, new)
         for name in _INHERITED:

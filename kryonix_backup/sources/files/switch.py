@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
+from typing import Any
 
 from kryonix_backup.errors import RestoreError, WouldOverwrite
 from kryonix_backup.sources.files.folders import (
@@ -124,9 +125,7 @@ class Switch:
         if os.geteuid() == 0:
             return
         for row in self._rows():
-            if isinstance(row, Close) or (
-                isinstance(row, Merge) and open_mode(row.before["mode"]) != row.before["mode"]
-            ):
+            if isinstance(row, Close) or (isinstance(row, Merge) and _is_shut(row.before)):
                 self._lend(row.path)
 
     def _lend(self, path: bytes) -> None:
@@ -190,6 +189,10 @@ class Switch:
     def restore_root(self, merge: Merge) -> None:
         """Give the target directory the metadata it had."""
         self._metadata.of_existing(self._target.root.fd, b"", merge.before)
+
+
+def _is_shut(meta: Mapping[str, Any]) -> bool:
+    return open_mode(meta["mode"]) != int(meta["mode"])
 
 
 def _rename(source: int, name: bytes, target: int, new: bytes, path: bytes) -> None:

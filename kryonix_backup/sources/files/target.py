@@ -53,8 +53,8 @@ class FilesTarget:
                     return  # the moves were begun: there is nothing to look at before them
                 staging = self._places.staged(target)
             count = Survey(self._directory, target, overwrite=self._overwrite).look(entries)
-            staged = _allocated(staging) if staging is not None else 0
-            check_room(self._directory, bytes_needed, count, staged)
+            if staging is None:  # else an earlier try found the room, and has used some of it
+                check_room(self._directory, bytes_needed, count)
 
     def load(self, items: Iterable[tuple[Entry, Iterable[Blob]]]) -> LoadReport:
         """Write the entries; raises UnsafePath, TargetFull and RestoreError."""
@@ -133,17 +133,19 @@ class FilesTarget:
         before = self._places.before(target)
         replaced = make_beneath(target, self._places.replaced)
         plan = MovePlan(self._directory, target, staging, before, overwrite=self._overwrite)
-        write_journal(replaced, plan.rows())
+        try:
+            write_journal(replaced, plan.rows())
+        except RestoreError:
+            remove_tree(target.fd, self._places.replaced)
+            raise
         os.fsync(target.fd)
         return replaced
 
     def _drop(self, target: Handle) -> None:
         """Take away what a load left behind, which changed nothing else."""
-        if look(target.fd, self._places.staging) is None:
-            return
         before = self._places.before(target)
-        remove_tree(target.fd, self._places.replaced)
-        remove_tree(target.fd, self._places.staging)
+        for name in self._places.all():
+            remove_tree(target.fd, name)
         if before.mtime is not None:
             os.utime(target.fd, ns=(os.fstat(target.fd).st_atime_ns, before.mtime))
         _remove_made(before.made)
@@ -161,8 +163,9 @@ class FilesTarget:
                 " away and roll back again.",
             )
         remove_tree(target.fd, self._places.staging)
-        clear_replaced(target, self._places.replaced, replaced, JOURNAL)
         switch.restore_root(root)
+        clear_replaced(target, self._places.replaced, replaced, JOURNAL)
+        switch.restore_root(root)  # again: what was just removed shows in its time
         sync_file_system(target.fd)
         _remove_made(begin.made)
 
