@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -38,16 +39,12 @@ def up(port: int | None) -> Answer:
     Does nothing to what runs already. The workers have the environment that this command is
     called in: the passphrases of tenants must be in it.
     """
-    home, clock = prefect_home(), SystemClock()
+    home = prefect_home()
     with local.alone(home):
-        started = local.start(home, os.environ, clock, port)
-        _use(started.url)
-        from deployments.setup import set_up, wait_for_workers
-
-        local.wait_until_healthy(started, clock)
-        with _client() as client:
-            set_up(client, started.url)
-            wait_for_workers(client, started, clock)
+        started = local.start(home, os.environ, SystemClock(), port)
+        if not started.ready:
+            _make_ready(started)
+            replace(started, ready=True).save(home)
     return Answer(started.report(), [f"Prefect is up at {started.url}", *_workers(started)])
 
 
@@ -146,6 +143,17 @@ def deploy(tenants: tuple[str, ...], *, dry_run: bool, active: bool | None) -> A
     cells = [[row["deployment"], f"{row['pool']}/{row['queue']}", row["schedule"]] for row in rows]
     lines = table(("deployment", "pool/queue", "schedule"), cells)
     return Answer({"dry_run": dry_run, "deployments": rows}, lines)
+
+
+def _make_ready(started: local.LocalServer) -> None:
+    _use(started.url)
+    from deployments.setup import set_up, wait_for_workers
+
+    clock = SystemClock()
+    local.wait_until_healthy(started, clock)
+    with _client() as client:
+        set_up(client, started.url)
+        wait_for_workers(client, started, clock)
 
 
 def _reach() -> str:

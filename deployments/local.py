@@ -18,11 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from deployments.environment import server_environment, worker_environment
 from deployments.process import Child
 from kryonix_backup.clock import Clock
-from kryonix_backup.errors import ServerUnreachable
+from kryonix_backup.errors import ServerUnreachable, UsageError
 from kryonix_backup.model import Tier
 
 USUAL_PORT = 4200
@@ -36,11 +37,12 @@ _PYTHON = (sys.executable, "-P")
 
 @dataclass(frozen=True, slots=True)
 class LocalServer:
-    """The processes of one ``kryonix up``."""
+    """The processes of one ``kryonix up``; ``ready`` once pools and deployments were written."""
 
     url: str
     server: Child
     workers: tuple[Child, ...]
+    ready: bool = False
 
     def alive(self) -> bool:
         """Whether the server and every worker run."""
@@ -53,7 +55,12 @@ class LocalServer:
     def to_plain(self) -> dict[str, Any]:
         """The form of the state file."""
         workers = [worker.to_plain() for worker in self.workers]
-        return {"url": self.url, "server": self.server.to_plain(), "workers": workers}
+        return {
+            "url": self.url,
+            "server": self.server.to_plain(),
+            "workers": workers,
+            "ready": self.ready,
+        }
 
     def report(self) -> dict[str, Any]:
         """What ``up`` and ``status`` say with --json."""
@@ -77,7 +84,7 @@ class LocalServer:
         except FileNotFoundError:
             return None
         workers = tuple(Child.from_plain(row) for row in plain["workers"])
-        return cls(plain["url"], Child.from_plain(plain["server"]), workers)
+        return cls(plain["url"], Child.from_plain(plain["server"]), workers, plain["ready"])
 
     def save(self, home: Path) -> None:
         """Remember it, whole or not at all."""
@@ -91,10 +98,16 @@ def start(home: Path, env: Mapping[str, str], clock: Clock, port: int | None = N
     Start what does not run yet; workers load while the server comes up.
 
     Returns as soon as the processes exist: see `wait_until_healthy`. Raises ServerUnreachable
-    where the wished port is taken.
+    where the wished port is taken, and UsageError where the server runs at another one.
     """
     there = LocalServer.load(home)
     if there is not None and there.server.alive():
+        if port and port != urlsplit(there.url).port:
+            raise UsageError(
+                f"Prefect runs at {there.url} already", "Run 'kryonix down' first to move it."
+            )
+        if there.ready and there.alive():
+            return there
         workers = tuple(
             worker if worker.alive() else _start_worker(worker.name, home, env, there.url)
             for worker in there.workers

@@ -38,7 +38,8 @@ sys.addaudithook(_stay_on_this_machine)
 
 
 for _name in [name for name in os.environ if name.startswith(_OURS)]:
-    del os.environ[_name]
+    if _name != "KRYONIX_SCREENSHOTS":  # where whoever runs the tests wants the pictures
+        del os.environ[_name]
 # Prefect reads these once, on import: before any test, and away from the developer's own server.
 _PREFECT_HOME = tempfile.mkdtemp(prefix="kryonix-prefect-")
 atexit.register(shutil.rmtree, _PREFECT_HOME, ignore_errors=True)

@@ -18,6 +18,7 @@ from kryonix_backup.settings import TenantSettings
 from kryonix_backup.tenancy.registry import Registry
 
 AUDIT = Path(__file__).with_name("audit")
+MIB = 1 << 20
 PASSPHRASE = "correct horse battery staple"
 
 
@@ -91,3 +92,17 @@ def kryonix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kryonix]:
 def up(kryonix: Kryonix) -> dict[str, Any]:
     """A local server with its workers; what ``kryonix up`` said."""
     return kryonix.run("up")
+
+
+@pytest.fixture(scope="session")
+def acme(kryonix: Kryonix, up: dict[str, Any]) -> TenantSettings:
+    """An onboarded tenant of the standard tier with two small sources."""
+    for name in ("documents", "photos"):
+        folder = kryonix.root / "acme" / name
+        folder.mkdir(parents=True)
+        (folder / "letter.txt").write_text("dear acme\n" * 10_000)
+        (folder / "picture.bin").write_bytes(os.urandom(2 * MIB))
+    sources = {name: kryonix.root / "acme" / name for name in ("documents", "photos")}
+    settings = kryonix.add_tenant("acme", "standard", **sources)
+    assert kryonix.run("flow", "onboard", "acme", "--watch")["state"] == "Completed"
+    return settings

@@ -23,20 +23,6 @@ pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def acme(kryonix: Kryonix, up: dict[str, Any]) -> TenantSettings:
-    """An onboarded tenant of the standard tier with two small sources."""
-    for name in ("documents", "photos"):
-        folder = kryonix.root / "acme" / name
-        folder.mkdir(parents=True)
-        (folder / "letter.txt").write_text("dear acme\n" * 10_000)
-        (folder / "picture.bin").write_bytes(os.urandom(2 * MIB))
-    sources = {name: kryonix.root / "acme" / name for name in ("documents", "photos")}
-    settings = kryonix.add_tenant("acme", "standard", **sources)
-    assert kryonix.run("flow", "onboard", "acme", "--watch")["state"] == "Completed"
-    return settings
-
-
 def children(pid: int) -> Iterator[int]:
     """Every process below that one, the nearest first."""
     for task in Path(f"/proc/{pid}/task").iterdir():
