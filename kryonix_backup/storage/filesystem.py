@@ -81,6 +81,11 @@ class FilesystemStore:
         """The directory as a URL."""
         return f"file://{self._root}"
 
+    @property
+    def parallel(self) -> int:
+        """One: several writers make a disk seek."""
+        return 1
+
     def create(self) -> None:
         """Make the directory where it is missing; raises StoreUnsupported without hard links."""
         with self._translated("the directory"):

@@ -16,6 +16,7 @@ class MemoryStore:
 
     def __init__(self, address: str = "memory://") -> None:
         self.address = address
+        self.parallel = 1
         self.objects: dict[str, bytes] = {}
         self._lock = threading.Lock()
 

@@ -50,6 +50,11 @@ class RetryingStore:
         """The inner store's address."""
         return self._inner.address
 
+    @property
+    def parallel(self) -> int:
+        """What suits the inner store."""
+        return self._inner.parallel
+
     def create(self) -> None:
         """Make the bucket or directory where it is missing."""
         self._persist(self._inner.create)

@@ -57,6 +57,11 @@ class S3Store:
         """The bucket and its server."""
         return self._bucket.address
 
+    @property
+    def parallel(self) -> int:
+        """Three: each connection waits for the server most of the time."""
+        return 3
+
     def create(self) -> None:
         """
         Make the bucket where it is missing, and prove that the server refuses to overwrite.

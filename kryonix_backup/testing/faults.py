@@ -68,6 +68,11 @@ class FaultyStore:
         """The inner store's address."""
         return self._inner.address
 
+    @property
+    def parallel(self) -> int:
+        """What suits the inner store."""
+        return self._inner.parallel
+
     def create(self) -> None:
         """Pass on, or fail."""
         with _Call(self._next("create", "")):
