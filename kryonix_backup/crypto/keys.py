@@ -67,10 +67,15 @@ class TenantKeys:
         self.current: KeyRecord = max(self._data.values(), key=lambda record: record.epoch)
 
     def data_key(self, key_id: KeyId) -> Secret:
-        """The data key of that id; raises KeyRefused."""
+        """
+        The data key of that id.
+
+        Raises Damaged: the master opened this tenant's keys, so the one that is asked for was lost,
+        or whoever asks for it was changed.
+        """
         record = self._data.get(key_id)
         if record is None:
-            raise KeyRefused(f"key {key_id} is not among the keys of this tenant")
+            raise Damaged(f"key {key_id} is not among the keys of this tenant")
         return record.secret
 
 
@@ -108,24 +113,30 @@ def open_key(name: str, body: bytes, owner: Owner, master: KeyStore) -> KeyRecor
         key_id = KeyId(str(stored["key"]))
         valid = stored["magic"] == "kryonix-key" and stored["version"] == 1
         mine = [row for row in recipients if row["store"] == master.kind]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
+    ) as error:  # fmt: skip
         raise Damaged(f"{name} is not a key object") from error
     if not valid or not name.endswith(f"/{key_id}") or created.tzinfo is None:
         raise Damaged(f"{name} is not the key object that its name says")
     if not mine:
         others = sorted({str(row["store"]) for row in recipients})
         raise KeyRefused(
-            f"the keys are wrapped for {', '.join(others)}, not for a {master.kind}",
+            f"{name} is wrapped for {', '.join(others) or 'nobody'}, not for a {master.kind}",
             "Give the kind of root key that the tenant was made with.",
         )
-    secret = _first_that_opens(mine, _context(stored, owner), master, owner)
+    secret = _first_that_opens(name, mine, _context(stored, owner), master, owner)
     if len(secret.reveal()) != KEY_BYTES:
         raise Damaged(f"{name} holds a key of the wrong length")
     return KeyRecord(key_id, purpose, epoch, created, secret)
 
 
 def _first_that_opens(
-    recipients: Sequence[dict[str, Any]], context: bytes, master: KeyStore, owner: Owner
+    name: str,
+    recipients: Sequence[dict[str, Any]],
+    context: bytes,
+    master: KeyStore,
+    owner: Owner,
 ) -> Secret:
     for recipient in recipients:
         try:
@@ -133,7 +144,7 @@ def _first_that_opens(
         except KeyRefused as error:
             refused = error
     raise KeyRefused(
-        f"{refused.message} (wrong {master.kind}, or not the repository of {owner.tenant})"
+        f"{name}: {refused.message} (wrong {master.kind}, or not the repository of {owner.tenant})"
     ) from refused
 
 

@@ -121,13 +121,16 @@ def open_object(
     """
     What `seal_object` sealed.
 
-    Raises Damaged for one flipped bit, another name, kind or repository; KeyRefused for a key
-    that this tenant does not have.
+    Raises Damaged for one flipped bit, another name, kind or repository, and for a key that this
+    tenant does not have; FormatUnsupported for what a newer version wrote.
     """
     header = Header.from_bytes(sealed, name)
     if header.kind is not kind:
         raise Damaged(f"{name} is a {header.kind.name.lower()}, not a {kind.name.lower()}")
-    sealer = Sealer(header, keys, repository, name)
+    try:
+        sealer = Sealer(header, keys, repository, name)
+    except Damaged as error:
+        raise Damaged(f"{name} does not open: {error.message}") from error
     try:
         return sealer.open(HEADER_BYTES, b"", memoryview(sealed)[HEADER_BYTES:])
     except (InvalidTag, ValueError) as error:

@@ -25,6 +25,7 @@ from kryonix_backup.settings import RootKey, Secret
 
 DEFAULT_ITERATIONS = 600_000  # OWASP's figure for PBKDF2-HMAC-SHA-256; 0.28 s a command
 LEAST_ITERATIONS = 100_000
+LEAST_KEY_FILE_BYTES = 32
 MOST_ITERATIONS = 10_000_000  # an object must not be able to make a command hang
 
 _NONCE_BYTES = 12
@@ -36,6 +37,13 @@ class RootKeyStore:
     def __init__(self, root: RootKey, iterations: int = DEFAULT_ITERATIONS) -> None:
         if (root.passphrase is None) == (root.key_file is None):
             raise KeyRefused("exactly one of a passphrase and a key file is needed")
+        if root.passphrase is not None and not root.passphrase.reveal():
+            raise KeyRefused("the passphrase is empty", "Use one that nobody can guess.")
+        if root.key_file is not None and len(root.key_file.reveal()) < LEAST_KEY_FILE_BYTES:
+            raise KeyRefused(
+                f"the key file holds fewer than {LEAST_KEY_FILE_BYTES} bytes",
+                "Make one with 'head -c 32 /dev/urandom > FILE', and keep a copy of it.",
+            )
         if iterations < LEAST_ITERATIONS:
             raise KeyRefused(f"{iterations} iterations are fewer than {LEAST_ITERATIONS}")
         self._root = root
@@ -68,23 +76,26 @@ class RootKeyStore:
                 for name in ("salt", "nonce", "wrapped")
             )
             iterations = int(recipient.get("iterations", LEAST_ITERATIONS))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise KeyRefused("a wrapped key has the wrong form") from error
         if not LEAST_ITERATIONS <= iterations <= MOST_ITERATIONS or len(nonce) != _NONCE_BYTES:
             raise KeyRefused("a wrapped key asks for parameters that are not allowed")
         try:
             cipher = self._cipher(salt, iterations)
-            return Secret(cipher.decrypt(nonce, wrapped, context))
-        except InvalidTag as error:
+            key = Secret(cipher.decrypt(nonce, wrapped, context))
+        except (InvalidTag, ValueError) as error:
             raise KeyRefused(f"the {self.kind} does not open this repository's keys") from error
+        with self._lock:
+            if iterations >= self._iterations:
+                # Keys made from now on share the salt of the last one opened, so that opening a
+                # repository costs one derivation. What did not open has no say in it.
+                self._salt, self._iterations = salt, iterations
+        return key
 
     def _cipher(self, salt: bytes, iterations: int) -> AESGCM:
         with self._lock:
             if (salt, iterations) not in self._derived:
                 self._derived[salt, iterations] = AESGCM(self._derive(salt, iterations))
-                # Keys made from now on share the salt of the first one opened, so that opening
-                # a repository costs one derivation.
-                self._salt, self._iterations = salt, max(iterations, LEAST_ITERATIONS)
             return self._derived[salt, iterations]
 
     def _derive(self, salt: bytes, iterations: int) -> bytes:
