@@ -103,7 +103,8 @@ class Comparison:
 
     def _link(self, entry: Entry, info: os.stat_result) -> list[str]:
         parent, name = split(bytes(entry.meta["target"]))
-        first = look(Folder(self._root, parent).open().fd, name)
+        handle = Folder(self._root, parent).open()
+        first = look(handle.fd, name)
         same = first is not None and first.st_ino == info.st_ino
         return [] if same else ["being a name of the same file"]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from kryonix_backup.sources.files.kernel import open_beneath
 
@@ -67,6 +69,22 @@ def make_beneath(root: Handle, path: bytes) -> Handle:
             pass  # opened next, if it is a directory
         place = open_inside(place.fd, name)
     return place
+
+
+@contextmanager
+def writable(place: Handle) -> Iterator[None]:
+    """While it lasts, this user may add to and take from a directory of his own."""
+    info = os.fstat(place.fd)
+    mode = stat.S_IMODE(info.st_mode)
+    user = os.geteuid()
+    if mode & 0o300 == 0o300 or user == 0 or user != info.st_uid:
+        yield
+        return
+    os.fchmod(place.fd, mode | 0o300)
+    try:
+        yield
+    finally:
+        os.fchmod(place.fd, mode)
 
 
 def look(place: int, name: bytes) -> os.stat_result | None:

@@ -171,8 +171,11 @@ class MetadataWriter:
             self._attempt(name, path, partial(os.removexattr, fd, name))
         new = {name: value for name, value in xattrs.items() if there.get(name) != value}
         self._attach(fd, path, new)
-        os.chmod(fd, wanted)
-        os.utime(fd, ns=(meta["mtime"], meta["mtime"]))
+        try:
+            os.chmod(fd, wanted)
+            os.utime(fd, ns=(meta["mtime"], meta["mtime"]))
+        except PermissionError:
+            self.tally.add("its mode and time could not be restored; it is another user's", path)
 
     def _own(self, place: int | bytes, owner: tuple[int, int], path: bytes) -> bool:
         follow = isinstance(place, int)

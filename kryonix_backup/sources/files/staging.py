@@ -34,6 +34,7 @@ from kryonix_backup.sources.files.folders import (
     open_inside,
     open_root,
     remove_tree,
+    writable,
 )
 from kryonix_backup.sources.files.paths import shown
 
@@ -91,6 +92,10 @@ class Places:
         if staging is not None:
             return staging
         mtime = None if made else os.fstat(target.fd).st_mtime_ns
+        with writable(target):
+            return self._make(target, Before(made, mtime))
+
+    def _make(self, target: Handle, before: Before) -> Handle:
         _, new, _ = self.all()
         remove_tree(target.fd, new)
         staging = make_beneath(target, new)
@@ -98,7 +103,7 @@ class Places:
             _drop_attribute(staging.fd, name)
         os.fchmod(staging.fd, 0o700)  # also takes away a setgid bit of the target's
         with write_to(staging, BEFORE) as file:
-            file.write(msgpack.packb([made, mtime]))
+            file.write(msgpack.packb(before))
         make_beneath(staging, TREE)
         os.rename(new, self.staging, src_dir_fd=target.fd, dst_dir_fd=target.fd)
         return staging

@@ -124,20 +124,18 @@ class Switch:
         """Lend this user, if he is not root, what the owner of a directory may not do in it."""
         if os.geteuid() == 0:
             return
+        self._lend(b"")
         for row in self._rows():
             if isinstance(row, Close) or (isinstance(row, Merge) and _is_shut(row.before)):
                 self._lend(row.path)
 
     def _lend(self, path: bytes) -> None:
-        if not path:
-            root = self._target.root.fd
-            os.fchmod(root, open_mode(os.fstat(root).st_mode & MODE_BITS))
-            return
         parent, name = split(path)
         place = self._target.at(parent)
-        info = look(place, name) if place is not None else None
-        if info is not None and stat.S_ISDIR(info.st_mode):
-            os.chmod(name, open_mode(info.st_mode & MODE_BITS), dir_fd=place)
+        info = look(place, name or b".") if place is not None else None
+        if info is None or not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
+            return
+        os.chmod(name or b".", open_mode(info.st_mode & MODE_BITS), dir_fd=place)
 
     # ------------------------------------------------------------------ backwards
 

@@ -15,6 +15,7 @@ from kryonix_backup.sources.files.folders import (
     make_beneath,
     open_root,
     remove_tree,
+    writable,
 )
 from kryonix_backup.sources.files.journal import JOURNAL, write_journal
 from kryonix_backup.sources.files.kernel import sync_file_system
@@ -116,7 +117,8 @@ class FilesTarget:
             if target is None or replaced is None or not look(replaced.fd, _DONE):
                 return
             info = os.fstat(target.fd)
-            clear_replaced(target, self._places.replaced, replaced, JOURNAL)
+            with writable(target):
+                clear_replaced(target, self._places.replaced, replaced, JOURNAL)
             os.utime(target.fd, ns=(info.st_atime_ns, info.st_mtime_ns))
 
     # ------------------------------------------------------------------ their steps
@@ -131,7 +133,8 @@ class FilesTarget:
             raise RestoreError(f"nothing was loaded into {shown(self._directory)}")
         sync_file_system(staging.fd)
         before = self._places.before(target)
-        replaced = make_beneath(target, self._places.replaced)
+        with writable(target):
+            replaced = make_beneath(target, self._places.replaced)
         plan = MovePlan(self._directory, target, staging, before, overwrite=self._overwrite)
         try:
             write_journal(replaced, plan.rows())
@@ -144,8 +147,9 @@ class FilesTarget:
     def _drop(self, target: Handle) -> None:
         """Take away what a load left behind, which changed nothing else."""
         before = self._places.before(target)
-        for name in self._places.all():
-            remove_tree(target.fd, name)
+        with writable(target):
+            for name in self._places.all():
+                remove_tree(target.fd, name)
         if before.mtime is not None:
             os.utime(target.fd, ns=(os.fstat(target.fd).st_atime_ns, before.mtime))
         _remove_made(before.made)
@@ -164,7 +168,8 @@ class FilesTarget:
             )
         remove_tree(target.fd, self._places.staging)
         switch.restore_root(root)
-        clear_replaced(target, self._places.replaced, replaced, JOURNAL)
+        with writable(target):
+            clear_replaced(target, self._places.replaced, replaced, JOURNAL)
         switch.restore_root(root)  # again: what was just removed shows in its time
         sync_file_system(target.fd)
         _remove_made(begin.made)
