@@ -83,20 +83,20 @@ class Story:
 
     def tell(self, mib: int, regions: Mapping[str, str]) -> None:
         """All of it; raises ValidationFailed when anything does not come back as it was."""
-        self._add("make the tenant's files", lambda: build(self._files, mib))
+        self._add("make its files", lambda: build(self._files, mib))
         first = take(self._files)
         self._add("add the tenant", lambda: self._add_tenant(regions))
-        snapshot = self._back_up("first backup, by flow", first)
-        self._add("change 3 % of the files", lambda: edit(self._files))
+        snapshot = self._back_up("back up (flow)", first)
+        self._add("change 3 %", lambda: edit(self._files))
         second = take(self._files)
-        self._back_up("second backup, by flow", second, "kind=incremental")
-        self._add("delete every file", lambda: shutil.rmtree(self._files))
+        self._back_up("back up again (flow)", second, "kind=incremental")
+        self._add("delete all files", lambda: shutil.rmtree(self._files))
         self._restore(
-            "restore the second state, by flow", self._files, second,
+            "restore newest (flow)", self._files, second,
             "flow", "restore", TENANT, "--watch",
         )  # fmt: skip
         self._restore(
-            "restore the first state, by command", self._beside, first,
+            "restore first (CLI)", self._beside, first,
             "restore", TENANT, "--snapshot", snapshot, "--to", f"{SOURCE}=files://{self._beside}",
         )  # fmt: skip
 
@@ -135,5 +135,5 @@ class Story:
                 f"{len(found.differences)} of {found.entries} entries did not come back as they"
                 f" were: {'; '.join(found.differences[:3])}"
             )
-        compared = f"{found.entries:,} entries equal"
+        compared = f"{found.entries} equal"
         self.steps.append(Step(name, duration_s, restored=found.bytes, compared=compared))

@@ -51,19 +51,19 @@ class Step:
 
 
 def table(steps: Sequence[Step]) -> Table:
-    """All steps, one a line."""
-    shown = Table(title="One tenant: backed up, destroyed, restored", title_justify="left")
-    shown.add_column("step")
-    for column in ("time", "size", "deduplicated", "compressed", "stored", "restored"):
-        shown.add_column(column, justify="right")
-    shown.add_column("compared")
+    """All steps, one a line, in 80 columns."""
+    shown = Table(box=None, padding=(0, 1), pad_edge=False)
+    shown.add_column("step", no_wrap=True)
+    for column in ("time", "size", "dedup", "compr", "stored", "restored"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    shown.add_column("compared", no_wrap=True)
     for step in steps:
         shown.add_row(
             step.name,
             f"{step.duration_s:.1f} s",
             _mib(step.size),
             "" if step.deduplicated is None else f"{step.deduplicated:.1%}",
-            "" if step.compressed is None else f"{step.compressed:.2f} x",
+            "" if step.compressed is None else f"{step.compressed:.2f}x",
             _mib(step.stored),
             _mib(step.restored),
             step.compared,
@@ -72,4 +72,6 @@ def table(steps: Sequence[Step]) -> Table:
 
 
 def _mib(size: int | None) -> str:
-    return "" if size is None else f"{size / MIB:,.1f} MiB"
+    if size is None:
+        return ""
+    return f"{size / MIB:.1f} M" if size < 100 * MIB else f"{size / MIB:.0f} M"
