@@ -84,7 +84,7 @@ def _json(plain: Plain) -> Iterator[str]:
 
 def _json_list(items: Iterator[Any]) -> Iterator[str]:
     # The first item first: an error that it raises leaves before anything is printed.
-    first = [json.dumps(item) for item, _ in zip(items, range(1), strict=False)]
+    first = [json.dumps(item) for _, item in zip(range(1), items, strict=False)]
     yield "[" + "".join(first)
     for item in items:
         yield ",\n" + json.dumps(item)

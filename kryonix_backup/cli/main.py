@@ -74,9 +74,7 @@ class LazyGroup(click.Group):
 
 def _show_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click calls it so
     if wanted and not context.resilient_parsing:
-        from importlib.metadata import version
-
-        click.echo(f"kryonix {version('kryonix-backup')}")
+        click.echo(f"kryonix {__version__}")
         context.exit()
 
 
@@ -143,6 +141,8 @@ def _fail(error: KryonixError, words: Sequence[str], told: Mapping[str, bool]) -
     Not on stdout once a part of the answer is there: two objects would be none.
     """
     options = words[: words.index("--")] if "--" in words else words
+    if error.tenant:
+        error.hint = error.hint.replace(" ID", f" {error.tenant}")  # ready to be pasted
     if "--json" in options and not told.get("answering"):
         _print_json_error(error)
     if "--verbose" in options or "-v" in options:

@@ -66,7 +66,12 @@ def examine(env: Mapping[str, str] | None = None) -> Iterator[Check]:
     yield _checked("home", lambda: _home(env))
     yield _checked("catalog", lambda: _catalog(env))
     registry = Registry.at(env)
-    for tenant in registry.ids():
+    try:
+        tenants = registry.ids()
+    except KryonixError as error:
+        yield _failed("tenants", error)
+        return
+    for tenant in tenants:
         try:
             settings = registry.load(tenant)
         except KryonixError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kryonix_backup.catalog.outbox import Outbox
 from kryonix_backup.clock import Clock
 from kryonix_backup.crypto.stores.root import RootKeyStore, master_from
-from kryonix_backup.errors import KeyRefused, RepositoryExists
+from kryonix_backup.errors import CatalogUnusable, KeyRefused, RepositoryExists
 from kryonix_backup.model import TenantId
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.settings import (
@@ -90,6 +90,12 @@ def open_catalog(env: Mapping[str, str]) -> Catalog:
     home = home_directory(env)
     url = env.get("KRYONIX_CATALOG_URL")
     if not url:
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise CatalogUnusable(
+                f"{home} cannot be made for the catalog: {error.strerror}",
+                "Set KRYONIX_HOME to a directory that this user may write to.",
+            ) from error
         url = f"sqlite:///{home / 'catalog.db'}"
     return Catalog.open(url, outbox(env))

@@ -35,10 +35,13 @@ class Registry:
     def ids(self) -> list[TenantId]:
         """Every registered tenant, in order of id."""
         try:
-            found = sorted(self._directory.glob("*.json"))
+            found = sorted(os.listdir(self._directory))  # a glob hides that it may not look
+        except FileNotFoundError:
+            return []
         except OSError as error:
             raise _unusable(self._directory, error) from error
-        return [tenant_id(path.stem) for path in found if not path.name.startswith(".")]
+        names = [name for name in found if name.endswith(".json") and not name.startswith(".")]
+        return sorted(tenant_id(name.removesuffix(".json")) for name in names)
 
     def load(self, tenant: str) -> TenantSettings:
         """A tenant's settings; raises InvalidName, TenantUnknown and ConfigError."""

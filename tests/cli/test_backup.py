@@ -1,0 +1,56 @@
+"""`kryonix backup` says what it stored, and 3 when something was left out."""
+
+from __future__ import annotations
+
+from kryonix_backup.cli.backup import problem_lines
+from tests.cli.conftest import Terminal
+
+
+def test_the_report_is_as_the_contract_names_it(kryonix: Terminal) -> None:
+    kryonix.add()
+    said = kryonix("backup", "acme", "--json")
+
+    assert said.code == 0
+    assert said.err == ""
+    assert {
+        "snapshot", "tenant", "kind", "status", "bytes_read", "bytes_new", "bytes_stored", "chunks",
+        "chunks_new", "duration_s", "entries", "entries_unchanged", "problems", "sources",
+    } <= set(said.json)  # fmt: skip
+    assert (said.json["kind"], said.json["status"]) == ("full", "complete")
+    assert set(said.json["sources"]) == {"files"}
+
+
+def test_people_are_told_the_same(kryonix: Terminal) -> None:
+    kryonix.add()
+    said = kryonix("backup", "acme", "--kind", "incremental")
+
+    assert said.code == 0
+    assert "incremental backup complete" in said.out
+    assert "files: " in said.out
+
+
+def test_only_the_named_source_is_backed_up(kryonix: Terminal) -> None:
+    sources = [f"--source={name}={kryonix.source('files')}" for name in ("one", "two")]
+    kryonix("tenant", "add", "acme", f"--region=primary={kryonix.url('primary')}", *sources)
+
+    assert set(kryonix("backup", "acme", "--source", "two", "--json").json["sources"]) == {"two"}
+    assert set(kryonix("backup", "acme", "--json").json["sources"]) == {"one", "two"}
+    assert kryonix("backup", "acme", "--source", "three").code == 10
+
+
+def test_a_log_backup_of_files_says_why_not(kryonix: Terminal) -> None:
+    kryonix.add()
+
+    assert kryonix("backup", "acme", "--kind", "log").code == 10
+
+
+def test_the_first_problems_are_shown_and_all_are_counted() -> None:
+    problems = [{"source": "files", "path": f"p{n}\x1b", "reason": "gone"} for n in range(12)]
+
+    lines = list(problem_lines(problems))
+
+    assert lines[0].startswith("12 entries")
+    assert lines[1] == "  files/p0\\x1b: gone"
+    assert len(lines) == 12
+    assert lines[-1].startswith("  and 2 more")
+    assert list(problem_lines([])) == []

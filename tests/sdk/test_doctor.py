@@ -1,0 +1,63 @@
+"""The doctor finds what would stop a backup."""
+
+from __future__ import annotations
+
+import shutil
+
+from kryonix_backup.sdk.doctor import Check, examine
+from kryonix_backup.sdk.tenants import add_tenant
+from tests.sdk.conftest import Machine
+
+
+def _failed(env: dict[str, str]) -> dict[str, Check]:
+    return {check.what: check for check in examine(env) if check.status != "pass"}
+
+
+def test_a_machine_that_is_well_passes(machine: Machine) -> None:
+    add_tenant(machine.settings, env=machine.env)
+
+    assert _failed(machine.env) == {}
+    looked_at = [check.what for check in examine(machine.env)]
+    assert "tenant acme: region secondary" in looked_at
+    assert any(what.startswith("tenant acme: source files") for what in looked_at)
+
+
+def test_a_lost_region_is_found(machine: Machine) -> None:
+    add_tenant(machine.settings, env=machine.env)
+    shutil.rmtree(machine.root / "secondary")
+
+    (check,) = _failed(machine.env).values()
+    assert (check.what, check.status, check.exit_code) == (
+        "tenant acme: region secondary", "fail", 51,
+    )  # fmt: skip
+    assert check.next
+
+
+def test_a_missing_key_leaves_regions_unknown(machine: Machine) -> None:
+    add_tenant(machine.settings, env=machine.env)
+    env = {"KRYONIX_HOME": machine.env["KRYONIX_HOME"]}
+
+    found = _failed(env)
+    assert found["tenant acme: key"].exit_code == 15
+    assert found["tenant acme: region primary"].status == "unknown"
+
+
+def test_a_missing_source_is_found(machine: Machine) -> None:
+    add_tenant(machine.settings, env=machine.env)
+    shutil.rmtree(machine.files)
+
+    assert any("source files" in what for what in _failed(machine.env))
+
+
+def test_a_damaged_registration_is_found(machine: Machine) -> None:
+    add_tenant(machine.settings, env=machine.env)
+    (machine.root / "home" / "tenants" / "acme.json").write_text("{")
+
+    assert _failed(machine.env)["tenant acme"].exit_code == 10
+
+
+def test_a_home_that_cannot_be_written_is_found(machine: Machine) -> None:
+    (machine.root / "file").write_text("not a directory")
+
+    found = _failed({"KRYONIX_HOME": str(machine.root / "file" / "home")})
+    assert {"home", "catalog", "tenants"} <= set(found)
