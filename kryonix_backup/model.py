@@ -144,8 +144,10 @@ def new_run_id(moment: datetime) -> str:
     A name for a snapshot or a restore that sorts by time, such as ``20261123t214005z-9f…``.
 
     The time only helps people and the choice of a parent; nothing relies on the worker's clock.
+    The last part is the microsecond, then 44 random bits: two runs of one second sort by time too.
     """
-    return f"{moment.astimezone(UTC):%Y%m%dt%H%M%Sz}-{secrets.token_hex(8)}"
+    utc = moment.astimezone(UTC)
+    return f"{utc:%Y%m%dt%H%M%Sz}-{utc.microsecond:05x}{secrets.randbits(44):011x}"
 
 
 def moment_of(run_id: str) -> datetime:
