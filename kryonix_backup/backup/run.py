@@ -12,21 +12,22 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from importlib.metadata import version
+from threading import Thread
 from typing import Any, Self
 
+from kryonix_backup import __version__
 from kryonix_backup.backup.pipeline import PartCounts, Pipeline, counted
 from kryonix_backup.backup.report import BackupReport, summarise
 from kryonix_backup.clock import Clock
 from kryonix_backup.errors import ConfigError, Damaged, ObjectMissing
-from kryonix_backup.events import Listener, Progress
+from kryonix_backup.events import Listener, Progress, quiet
 from kryonix_backup.model import BackupKind, Entry, SnapshotId, TenantId, moment_of, new_run_id
 from kryonix_backup.repository.content import named_chunks, refs_of
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.snapshot import PartResult, Snapshot, SourceResult
 from kryonix_backup.repository.writer import ChunkWriter
 from kryonix_backup.settings import SourceSettings, TenantSettings
-from kryonix_backup.sources.source import Source
+from kryonix_backup.sources.source import Size, Source
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,9 @@ def back_up_source(
     parts: list[PartResult] = []
     counts: list[PartCounts] = []
     with repository.writer() as writer:
-        teller = _Teller(listener, clock, writer, before)
+        teller = _Teller(listener, clock, writer)
+        if listener is not quiet:
+            Thread(target=teller.measure, args=(source,), daemon=True).start()
         pipeline = Pipeline(repository, writer, settings.compression, teller.tell)
         try:
             for part in source.parts():
@@ -151,7 +154,7 @@ def publish(
         finished=clock.now(),
         sources={result.name: result for result in results},
         settings=settings.to_plain(),
-        version=version("kryonix-backup"),
+        version=__version__,
     )
     repository.publish(snapshot)
     return summarise(snapshot)
@@ -204,15 +207,18 @@ def _whole_entries(
 class _Teller:
     """Turns counts into progress, a few times a second."""
 
-    def __init__(
-        self, listener: Listener, clock: Clock, writer: ChunkWriter, before: SourceResult | None
-    ) -> None:
+    def __init__(self, listener: Listener, clock: Clock, writer: ChunkWriter) -> None:
         self._listener = listener
         self._clock = clock
         self._writer = writer
         self._started = self._told = clock.monotonic()
         self._earlier = PartCounts()
-        self._totals = (before.bytes_total, before.entries) if before else (0, 0)
+        self._totals = Size(0, 0)
+
+    def measure(self, source: Source) -> None:
+        """Find out how much there is; progress knows no totals until then."""
+        found = [source.measure(part) for part in source.parts()]
+        self._totals = Size(sum(size.entries for size in found), sum(size.bytes for size in found))
 
     def part_done(self, counts: PartCounts) -> None:
         """Count a finished part in."""
@@ -231,9 +237,9 @@ class _Teller:
             Progress(
                 stage="backup",
                 bytes_done=now.bytes_total,
-                bytes_total=self._totals[0],
+                bytes_total=self._totals.bytes,
                 entries_done=now.entries,
-                entries_total=self._totals[1],
+                entries_total=self._totals.entries,
                 bytes_stored=self._writer.counts.bytes_stored,
                 elapsed_s=self._told - self._started,
             )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kryonix_backup import __version__
 from kryonix_backup.errors import Interrupted, KryonixError, UsageError
 
 if TYPE_CHECKING:

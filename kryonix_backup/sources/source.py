@@ -50,6 +50,13 @@ class Dump(NamedTuple):
     """Filled while ``items`` is read: what could not be looked at, and why."""
 
 
+class Size(NamedTuple):
+    """About how many entries a part holds, and how many bytes; for progress only."""
+
+    entries: int
+    bytes: int
+
+
 class Finding(NamedTuple):
     """One thing that `check` looked at; ``mend`` says how to put it right."""
 
@@ -81,6 +88,10 @@ class Source(Protocol):
 
     def parts(self) -> tuple[str, ...]:
         """The names of its parts, in the order they are dumped."""
+        ...
+
+    def measure(self, part: str) -> Size:
+        """A quick look at how much one part holds; may run beside its dump."""
         ...
 
     def dump(self, part: str, since: Iterator[Entry] | None) -> Dump:

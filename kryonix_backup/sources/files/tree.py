@@ -12,12 +12,13 @@ from kryonix_backup.errors import InvalidUrl, SourceMissing, SourceUnreadable
 from kryonix_backup.model import Entry, Problem
 from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.files.folders import Handle, open_root
+from kryonix_backup.sources.files.measuring import measure_tree
 from kryonix_backup.sources.files.metadata import Owners
 from kryonix_backup.sources.files.paths import reason_of, shown
 from kryonix_backup.sources.files.patterns import Patterns
 from kryonix_backup.sources.files.reading import Context
 from kryonix_backup.sources.files.walk import Walk, list_names
-from kryonix_backup.sources.source import Dump, Finding, Item
+from kryonix_backup.sources.source import Dump, Finding, Item, Size
 
 PART = "tree"
 
@@ -86,6 +87,10 @@ class FilesSource:
         walk = Walk(context, self._patterns, since, one_file_system=self._one_file_system)
         items: Iterator[Item] = walk.items(names)
         return Dump(items, problems)
+
+    def measure(self, part: str) -> Size:
+        """A look at the names and sizes only."""
+        return measure_tree(self._directory, self._patterns)
 
     def position(self) -> dict[str, Any]:
         """Nothing: a tree keeps no log."""
