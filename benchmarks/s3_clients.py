@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import boto3
 import obstore
@@ -30,6 +30,9 @@ from botocore.config import Config
 from obstore.store import S3Store
 
 from kryonix_backup.testing.s3_servers import Credentials, start_seaweedfs
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config
 
 BUCKET = "bench-clients"
 MIB = 1 << 20
@@ -70,13 +73,16 @@ def obstore_client(name: str, endpoint: str, keys: Credentials, **config: Any) -
     """obstore's put and get."""
     store = S3Store(
         BUCKET,
-        config={
-            "endpoint": endpoint,
-            "region": "us-east-1",
-            "access_key_id": keys.access_key_id,
-            "secret_access_key": keys.secret_access_key,
-            **config,
-        },
+        config=cast(
+            "S3Config",
+            {
+                "endpoint": endpoint,
+                "region": "us-east-1",
+                "access_key_id": keys.access_key_id,
+                "secret_access_key": keys.secret_access_key,
+                **config,
+            },
+        ),
         client_options={"allow_http": True},
         retry_config={"max_retries": 0},
     )

@@ -221,6 +221,9 @@ class FilesystemStore:
         try:
             os.link(temporary, leaf, src_dir_fd=scratch, dst_dir_fd=target, follow_symlinks=False)
         except FileExistsError as error:
+            # Over NFS a link whose answer was lost is asked for again, and then exists: as ours.
+            if os.stat(temporary, dir_fd=scratch).st_nlink == 2:
+                return
             raise ObjectExists(f"{self.address}: object {name} exists already") from error
         except OSError as error:
             if error.errno in _NO_HARD_LINKS:

@@ -127,8 +127,12 @@ def start_seaweedfs(data: Path, buckets: Iterable[str] = ()) -> S3Server:
     command += ["-volume.max=4000", "-master.telemetry=false", "-s3.iam.readOnly=false"]
     environment = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
     server = _start(command, environment, data, ports[0], root, pairs)
-    for bucket in pairs:
-        server.make_bucket(bucket)
+    try:
+        for bucket in pairs:
+            server.make_bucket(bucket)
+    except BaseException:
+        server.stop()
+        raise
     return server
 
 

@@ -183,6 +183,9 @@ class StoreContract:
         assert names(store) == ["a"]
         assert store.get("a") == b"kept"
 
+    def test_some_upload_suits_it(self, store: ObjectStore) -> None:
+        assert 1 <= store.parallel <= 16
+
     def test_threads_share_a_store(self, store: ObjectStore) -> None:
         def work(number: int) -> tuple[bytes, bytes]:
             name = f"packs/{number % 4}/{number}"

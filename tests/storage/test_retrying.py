@@ -17,8 +17,8 @@ from kryonix_backup.errors import (
 from kryonix_backup.storage.memory import MemoryStore
 from kryonix_backup.storage.retrying import RetryingStore
 from kryonix_backup.storage.store import ObjectStore
+from kryonix_backup.testing.clock import FixedClock
 from kryonix_backup.testing.faults import AnswerLost, CutOff, Fault, FaultyStore
-from tests.services.clock import PatientClock
 from tests.storage.contract import StoreContract, names
 
 GONE = StoreUnavailable("gone for now")
@@ -34,15 +34,15 @@ class TestRetryingStore(StoreContract):
             MemoryStore(), put=once, get=once[:-1], get_range=once, size=once, list=once[:4]
         )
         # Threads share the script: one of them may meet many faults in a row.
-        return RetryingStore(faulty, PatientClock(), attempts=100)
+        return RetryingStore(faulty, FixedClock(), attempts=100)
 
 
 def retrying(
-    clock: PatientClock | None = None, attempts: int = 6, **scripts: list[Fault]
+    clock: FixedClock | None = None, attempts: int = 6, **scripts: list[Fault]
 ) -> tuple[RetryingStore, FaultyStore, MemoryStore]:
     memory = MemoryStore()
     faulty = FaultyStore(memory, **scripts)
-    return RetryingStore(faulty, clock or PatientClock(), attempts), faulty, memory
+    return RetryingStore(faulty, clock or FixedClock(), attempts), faulty, memory
 
 
 def test_a_passing_failure_is_tried_again() -> None:
@@ -71,7 +71,7 @@ def test_attempts_come_to_an_end() -> None:
 
 @pytest.mark.parametrize("error", [StoreDenied("no"), ObjectMissing("none")])
 def test_a_final_failure_is_not_tried_again(error: StoreDenied) -> None:
-    clock = PatientClock()
+    clock = FixedClock()
     store, faulty, _ = retrying(clock, put=[error], list=[error])
 
     with pytest.raises(type(error)):
@@ -159,7 +159,7 @@ def test_a_retry_is_told() -> None:
 def test_every_wait_is_a_share_of_a_doubling_bound(
     chances: list[float], delay: float, longest: float, errors: list[TransientError]
 ) -> None:
-    clock, chance = PatientClock(), iter(chances)
+    clock, chance = FixedClock(), iter(chances)
     faulty = FaultyStore(MemoryStore(), put=errors)
     store = RetryingStore(
         faulty, clock, 13, delay=delay, longest=longest, chance=lambda: next(chance)

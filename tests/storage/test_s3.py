@@ -21,8 +21,8 @@ from kryonix_backup.storage.location import Bucket, parse_location
 from kryonix_backup.storage.registry import open_store, s3_credentials
 from kryonix_backup.storage.s3 import S3Store
 from kryonix_backup.storage.store import ObjectStore
+from kryonix_backup.testing.clock import FixedClock
 from kryonix_backup.testing.s3_servers import Credentials, S3Server
-from tests.services.clock import PatientClock
 from tests.services.s3 import TENANT_A, TENANT_B, new_prefix
 from tests.services.s3_proxy import (
     Answer,
@@ -61,15 +61,19 @@ class TestS3StoreOnSeaweedFS(StoreContract):
         return open_bare(at(seaweedfs.region(TENANT_A), prefix=new_prefix()))
 
 
+@pytest.fixture(scope="module")
+def ministack_region(ministack: S3Server) -> RegionSettings:
+    region = ministack.region(new_prefix())
+    open_bare(region).create()
+    return region
+
+
 class TestS3StoreOnMiniStack(StoreContract):
     many = 1100
 
     @pytest.fixture
-    def store(self, ministack: S3Server) -> ObjectStore:
-        """Without a prefix: the whole bucket is the store's."""
-        store = open_bare(ministack.region(new_prefix()))
-        store.create()
-        return store
+    def store(self, ministack_region: RegionSettings) -> ObjectStore:
+        return open_bare(at(ministack_region, prefix=new_prefix()))
 
 
 @pytest.fixture
@@ -288,7 +292,7 @@ def test_a_server_that_is_not_there_is_unavailable(seaweedfs: S3Server) -> None:
 
 
 def test_passing_failures_are_overcome(proxy: S3Proxy, seaweedfs: S3Server) -> None:
-    clock = PatientClock()
+    clock = FixedClock()
     region = at(seaweedfs.region(TENANT_A), endpoint=proxy.endpoint, prefix=new_prefix())
     store = open_store(region, {}, clock=clock)
     body = b"x" * 100_000
