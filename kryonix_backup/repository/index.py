@@ -8,6 +8,7 @@ more in columns: a chunk costs 60 bytes of memory and no more, and a look-up is 
 from __future__ import annotations
 
 import struct
+import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -60,48 +61,52 @@ class Segment:
         records.sort()
         return cls(infos, b"".join(records))
 
-    def find(self, chunk: ChunkId) -> Found | None:
-        """Where the chunk is, or None."""
-        at = self._search(chunk)
-        return self._at(at)[1] if at is not None else None
+    def find_all(self, chunk: ChunkId) -> Iterator[Found]:
+        """Every place of the chunk: merged segments bring its copies together."""
+        return (self._at(at)[1] for at in self._search(chunk))
 
     @classmethod
     def merged(cls, segments: Sequence[Segment]) -> Segment:
-        """One segment instead of several."""
-        packs = [pack for segment in segments for pack in segment.packs]
+        """One segment instead of several; what two of them say of one pack stands in it once."""
+        packs = list({pack.id: pack for segment in segments for pack in segment.packs}.values())
         numbers = {pack.id: number for number, pack in enumerate(packs)}
-        records: list[bytes] = []
+        records: set[bytes] = set()
         for segment in segments:
             own = [numbers[pack.id].to_bytes(4) for pack in segment.packs]
             for at in range(0, len(segment._records), RECORD_BYTES):
                 record = segment._records[at : at + RECORD_BYTES]
-                records.append(record[:32] + own[int.from_bytes(record[32:36])] + record[36:])
-        records.sort()
-        return cls(packs, b"".join(records))
+                records.add(record[:32] + own[int.from_bytes(record[32:36])] + record[36:])
+        return cls(packs, b"".join(sorted(records)))
 
     def __iter__(self) -> Iterator[tuple[ChunkId, Found]]:
         return (self._at(at) for at in range(self.count))
 
-    def pack_of(self, chunk: ChunkId) -> PackInfo | None:
-        """The pack that the chunk is in, or None; cheaper than `find`."""
-        at = self._search(chunk)
-        if at is None:
-            return None
-        start = at * RECORD_BYTES + CHUNK_ID_BYTES
-        return self.packs[int.from_bytes(self._records[start : start + 4])]
+    def packs_of(self, chunk: ChunkId) -> list[PackInfo]:
+        """The packs that the chunk is in; cheaper than `find_all`."""
+        found = []
+        for at in self._search(chunk):
+            start = at * RECORD_BYTES + CHUNK_ID_BYTES
+            found.append(self.packs[int.from_bytes(self._records[start : start + 4])])
+        return found
 
-    def _search(self, chunk: bytes) -> int | None:
+    def _search(self, chunk: bytes) -> range:
+        """The records of the chunk; they stand side by side."""
         low, high = 0, self.count
         for byte, column in zip(chunk, self._columns, strict=False):
             low = bisect_left(column, byte, low, high)
             high = bisect_right(column, byte, low, high)
             if high - low <= 1:
                 break
-        for at in range(low, high):
-            start = at * RECORD_BYTES
-            if self._records[start : start + CHUNK_ID_BYTES] == chunk:
-                return at
-        return None
+        while low < high and not self._is_at(low, chunk):
+            low += 1
+        end = low
+        while end < high and self._is_at(end, chunk):
+            end += 1
+        return range(low, end)
+
+    def _is_at(self, at: int, chunk: bytes) -> bool:
+        start = at * RECORD_BYTES
+        return self._records[start : start + CHUNK_ID_BYTES] == chunk
 
     def _at(self, at: int) -> tuple[ChunkId, Found]:
         chunk, pack, offset, sealed, raw, codec, start, length = _RECORD.unpack_from(
@@ -122,13 +127,15 @@ class Segment:
         try:
             stored = msgpack.unpackb(plain)
             packs = [
-                PackInfo(PackId(pack.hex()), size, Header.from_bytes(header, name))
+                PackInfo(PackId(pack.hex()), int(size), Header.from_bytes(header, name))
                 for pack, size, header in stored["packs"]
                 if len(header) == HEADER_BYTES
             ]
             records = stored["records"]
-            if len(records) % RECORD_BYTES or len(packs) != len(stored["packs"]):
+            if not isinstance(records, bytes) or len(records) % RECORD_BYTES:
                 raise ValueError("records are cut short")
+            if len(packs) != len(stored["packs"]):
+                raise ValueError("a pack's header is cut short")
         except (ValueError, KeyError, TypeError, AttributeError, msgpack.UnpackException) as error:
             raise Damaged(f"{name} has the wrong form") from error
         return cls(packs, records)
@@ -141,6 +148,7 @@ class Index:
         self._segments: list[Segment] = []
         self.names: set[str] = set()
         """The index objects that are taken into account."""
+        self._lock = threading.Lock()
 
     def _merge_small(self) -> None:
         small = [segment for segment in self._segments if segment.count < _SMALL_RECORDS]
@@ -150,32 +158,27 @@ class Index:
 
     def add(self, segments: Mapping[str, Segment]) -> None:
         """Take more segments into account, by the names of their index objects."""
-        self.names.update(segments)
-        # A look-up in another thread keeps the list that it began with.
-        self._segments = [*self._segments, *segments.values()]
-        self._merge_small()
+        with self._lock:
+            # A look-up in another thread keeps the list that it began with.
+            self._segments = [*self._segments, *segments.values()]
+            self._merge_small()
+            self.names.update(segments)
 
     def find(self, chunk: ChunkId) -> Found | None:
         """Where the chunk is, or None where no segment names it."""
-        for segment in reversed(self._segments):
-            found = segment.find(chunk)
-            if found is not None:
-                return found
-        return None
+        return next(self.find_all(chunk), None)
 
     def find_all(self, chunk: ChunkId) -> Iterator[Found]:
         """Every place where the chunk is: two writers at once may have stored it twice."""
         for segment in reversed(self._segments):
-            found = segment.find(chunk)
-            if found is not None:
-                yield found
+            yield from segment.find_all(chunk)
 
     def is_in(self, chunk: ChunkId, packs: Container[PackId]) -> bool:
         """Whether one of these packs holds the chunk."""
         for segment in reversed(self._segments):
-            pack = segment.pack_of(chunk)
-            if pack is not None and pack.id in packs:
-                return True
+            for pack in segment.packs_of(chunk):
+                if pack.id in packs:
+                    return True
         return False
 
     def packs(self) -> dict[PackId, PackInfo]:
