@@ -198,7 +198,7 @@ class TreeReader:
 def _rows(raw: Blob, chunk: ChunkId) -> list[Any]:
     try:
         rows = msgpack.unpackb(raw, raw=False, use_list=True, strict_map_key=False)
-    except (ValueError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
         raise Damaged(f"chunk {chunk.hex()} is not a part of a tree") from error
     if not isinstance(rows, list):
         raise Damaged(f"chunk {chunk.hex()} is not a part of a tree")
@@ -207,10 +207,16 @@ def _rows(raw: Blob, chunk: ChunkId) -> list[Any]:
 
 def _branch(row: Any) -> Branch:
     try:
-        first, chunk, entries, size = row
-        return Branch(bytes(first), ChunkId(bytes(chunk)), int(entries), int(size))
-    except (ValueError, TypeError) as error:
+        branch = Branch(*row)
+    except TypeError as error:
         raise Damaged("a node of a tree has the wrong form") from error
+    if (
+        tuple(map(type, branch)) != (bytes, bytes, int, int)
+        or len(branch.chunk) != CHUNK_ID_BYTES
+        or min(branch.entries, branch.bytes) < 0
+    ):
+        raise Damaged("a node of a tree has the wrong form")
+    return branch
 
 
 _KINDS = {kind.value: kind for kind in EntryKind}
@@ -219,6 +225,16 @@ _KINDS = {kind.value: kind for kind in EntryKind}
 def _entry(row: Any, chunk: ChunkId) -> Entry:
     try:
         path, kind, size, refs, indirect, stamp, meta = row
-        return Entry(path, _KINDS[kind], size, refs, indirect, stamp, meta)
+        entry = Entry(path, _KINDS[kind], size, refs, indirect, stamp, meta)
     except (ValueError, TypeError, KeyError) as error:
         raise Damaged(f"an entry in chunk {chunk.hex()} has the wrong form") from error
+    if (
+        type(path) is not bytes
+        or type(size) is not int
+        or size < 0
+        or type(refs) is not bytes
+        or type(indirect) is not bool
+        or type(meta) is not dict
+    ):
+        raise Damaged(f"an entry in chunk {chunk.hex()} has the wrong form")
+    return entry
