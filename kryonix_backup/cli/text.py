@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
+# 12, 1,024, 3.5 MiB, 2 m 05 s
+_FIGURE = re.compile(r"[\d.,]+(?: [A-Za-z]+)?(?: \d+ [a-z])?")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -60,4 +63,4 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 def _is_figure(body: Sequence[Sequence[str]], at: int) -> bool:
     cells = [row[at] for row in body if row[at]]
-    return bool(cells) and all(cell[0].isdigit() and not cell.endswith("Z") for cell in cells)
+    return bool(cells) and all(_FIGURE.fullmatch(cell) for cell in cells)

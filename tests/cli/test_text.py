@@ -47,3 +47,8 @@ def test_columns_stand_under_their_heads() -> None:
         "longer   5 B",
     ]
     assert list(table(("name",), [])) == ["name"]
+
+
+@pytest.mark.parametrize("cell", ["20261123t225223z-1a29", "2026-11-23 22:52:27Z", "3 blind mice"])
+def test_what_only_begins_like_a_figure_stands_to_the_left(cell: str) -> None:
+    assert list(table(("what",), [(cell,), ("1" * 30 + "x",)]))[1] == cell
