@@ -63,6 +63,16 @@ def _age(top: Path) -> None:
 
 
 @pytest.fixture
+def deep_path(tmp_path: Path) -> Iterator[Path]:
+    """A directory for trees that are too deep for pytest to remove."""
+    place = tmp_path / "deep"
+    place.mkdir()
+    yield place
+    top = open_root(os.fsencode(tmp_path))
+    remove_tree(top.fd, b"deep")
+
+
+@pytest.fixture
 def open_path() -> Iterator[Path]:
     """A directory in which every user may work."""
     name = tempfile.mkdtemp()

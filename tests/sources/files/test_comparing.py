@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kryonix_backup.sources.files.target import FilesTarget
+from tests.sources.files.engine import Snapshot, as_ordinary_user, back_up, load, target_of, write
+
+
+@pytest.fixture
+def loaded(tree: Path, tmp_path: Path) -> tuple[Snapshot, FilesTarget, Path]:
+    snapshot = back_up(tree)
+    target = target_of(tmp_path / "target")
+    load(snapshot, target)
+    return snapshot, target, next((tmp_path / "target").iterdir()) / "tree"
+
+
+def _same_time(path: Path, change: Callable[[Path], object]) -> None:
+    time = path.lstat().st_mtime_ns
+    change(path)
+    os.utime(path, ns=(time, time), follow_symlinks=False)
+
+
+def _replace_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("elsewhere")
+
+
+def _replace_by_copy(path: Path) -> None:
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+    path.chmod(0o4711)
+
+
+CHANGES = [
+    ("docs!", lambda path: path.write_bytes(b"Sorts after what is in docs, by name"), "content"),
+    ("docs!", lambda path: path.chmod(0o600), "mode"),
+    ("docs/deep/letter", lambda path: os.setxattr(path, "user.kind", b"2"), None),
+    ("docs", lambda path: os.setxattr(path, "user.kind", b"2"), "extended attribute user.kind"),
+    ("link", _replace_link, "target"),
+    ("plain", _replace_by_copy, "being a name of the same file"),
+    ("empty", lambda path: (path.unlink(), path.mkdir()), "kind"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "difference"), CHANGES)
+def test_every_difference_is_found(loaded, name: str, change, difference: str | None) -> None:
+    snapshot, target, staged = loaded
+    _same_time(staged / name, change)
+
+    found = target.compare(snapshot.entries)
+
+    if difference is None:  # an attribute more is no difference
+        assert found == []
+    else:
+        assert difference in " ".join(
+            problem.reason for problem in found if problem.path.startswith(name)
+        )
+
+
+def test_a_time_and_a_missing_entry_are_found(loaded) -> None:
+    snapshot, target, staged = loaded
+    os.utime(staged / "pipe", ns=(1, 1))
+    (staged / "socket").unlink()
+
+    found = {problem.path: problem.reason for problem in target.compare(snapshot.entries)}
+
+    assert found == {"pipe": "differs in time", "socket": "differs in being there at all"}
+
+
+def test_entries_that_were_not_loaded_are_found(loaded) -> None:
+    snapshot, target, _ = loaded
+    extra = snapshot.entries[-1]._replace(path=b"zzz")
+
+    found = target.compare([*snapshot.entries, extra])
+
+    assert [(problem.path, problem.reason) for problem in found] == [("zzz", "was not loaded")]
+
+
+def test_a_directory_that_is_gone_is_found_for_everything_in_it(loaded) -> None:
+    snapshot, target, staged = loaded
+    (staged / "docs").rename(staged / "elsewhere")
+
+    found = {problem.path for problem in target.compare(snapshot.entries)}
+
+    assert {"docs", "docs/deep", "docs/deep/letter", "docs/plain-again"} <= found
+
+
+def test_an_ordinary_user_compares_what_its_mode_shuts(open_path: Path) -> None:
+    def work() -> None:
+        write(open_path / "tree" / "file")
+        snapshot = back_up(open_path / "tree")
+        shut = snapshot[b"file"]._replace(meta={**snapshot[b"file"].meta, "mode": 0})
+        snapshot.entries[-1] = shut
+        target = target_of(open_path / "target")
+
+        load(snapshot, target)
+
+        staged = next((open_path / "target").iterdir()) / "tree" / "file"
+        assert staged.stat().st_mode & 0o777 == 0
+
+    as_ordinary_user(work)

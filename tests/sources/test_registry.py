@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kryonix_backup.errors import ConfigError, InvalidUrl
+from kryonix_backup.model import Phase, RestoreId, SourceName
+from kryonix_backup.settings import SourceSettings
+from kryonix_backup.sources.registry import open_source, open_target, phase_of
+
+RESTORE = RestoreId("20261123t214005z-0123456789abcdef")
+
+
+def _settings(url: str, **more: tuple[str, ...]) -> SourceSettings:
+    return SourceSettings(SourceName("docs"), url, **more)
+
+
+def test_a_source_and_a_target_are_found_by_their_scheme(tmp_path: Path) -> None:
+    source = open_source(_settings(f"files://{tmp_path}"))
+    target = open_target(f"files://{tmp_path}/new", RESTORE, overwrite=False)
+
+    entries = [item.entry for item in source.dump("tree", None).items]
+    target.load((entry, iter(())) for entry in entries)
+    target.commit()
+    target.finish()
+
+    assert (tmp_path / "new").is_dir()
+    assert phase_of("files:///x") is Phase.FILE_STORAGE_RESTORE
+
+
+@pytest.mark.parametrize("url", ["ftp://host/dir", "/dir", "", "Files", "file:///dir"])
+def test_an_unknown_kind_says_which_there_are(url: str) -> None:
+    for ask in (
+        lambda: open_source(_settings(url)),
+        lambda: open_target(url, RESTORE, overwrite=False),
+        lambda: phase_of(url),
+    ):
+        with pytest.raises(InvalidUrl) as caught:
+            ask()
+        assert "files://" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["files://host/dir", "files:dir", "files:///a?b", "files:///a#b", "files://", "files:///%00"],
+)
+def test_an_address_that_is_no_directory_is_refused(url: str) -> None:
+    with pytest.raises(InvalidUrl, match="does not name a directory"):
+        open_source(_settings(url))
+
+
+def test_a_pattern_without_sense_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'!'"):
+        open_source(_settings("files:///", exclude=("a", "!")))
