@@ -10,8 +10,8 @@ from prefect import task
 from blocks.names import qualified
 from kryonix_backup.errors import ConfigError
 from kryonix_backup.model import BackupKind
-from kryonix_backup.sdk.client import Client, Session, SourceResult
-from tasks.connection import connect, load_tenant
+from kryonix_backup.sdk.client import Session, SourceResult
+from tasks.connection import connect
 from tasks.policy import HOUR_S, MINUTE_S, POLICY
 from tasks.progress import ProgressBoard
 from tasks.run import label_run, tag_run
@@ -34,23 +34,21 @@ class OpenedBackup(TypedDict):
 )
 def open_backup(tenant: str, kind: BackupKind, sources: Sequence[str]) -> OpenedBackup:
     """Begin a backup of these sources, or of all; a wrong name is refused before any is read."""
-    settings, root = load_tenant(tenant)
+    client = connect(tenant)
+    settings = client.settings
     chosen = [settings.source(name).name for name in dict.fromkeys(sources)]
     names = chosen or [source.name for source in settings.sources]
     if not names:
         raise ConfigError(f"tenant {tenant} has no source to back up", "Register it with --source.")
-    session = Client(settings, root).begin_backup(kind)
+    session = client.begin_backup(kind)
     tag_run(f"tenant:{tenant}", f"tier:{settings.tier.value}", "backup")
     label_run(tenant=tenant, snapshot=session.snapshot, status="running")
     return OpenedBackup(session=session.to_plain(), sources=[*names])
 
 
-@task(
-    name="back up a source",
-    task_run_name="back up {source} of {tenant}",
-    timeout_seconds=24 * HOUR_S,
-    **POLICY,
-)
+# No time limit of its own: Prefect cannot stop a task that runs in a thread. The flow's limit
+# ends the process, and the store's client limits every request.
+@task(name="back up a source", task_run_name="back up {source} of {tenant}", **POLICY)
 def back_up_source(tenant: str, session: Plain, source: str) -> Plain:
     """Back up one source; only its counts leave the task."""
     with ProgressBoard(qualified(tenant, source), f"back up {source} of {tenant}") as board:

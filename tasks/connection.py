@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
+from functools import lru_cache
 
-from kryonix_backup.sdk.client import Client
+from prefect import runtime
 
 from blocks.saved import saved
 from blocks.tenant import TenantBlock
 from kryonix_backup.errors import TenantUnknown
+from kryonix_backup.sdk.client import Client
 from kryonix_backup.settings import RootKey, TenantSettings
 
 
@@ -30,6 +33,16 @@ def load_tenant(tenant: str) -> tuple[TenantSettings, RootKey]:
 
 
 def connect(tenant: str) -> Client:
-    """The engine's client of that tenant; raises what `load_tenant` raises."""
-    settings, root = load_tenant(tenant)
-    return Client(settings, root)
+    """
+    The engine's client of that tenant; raises what `load_tenant` raises.
+
+    A flow run opens the repository once in each of its threads: deriving a key from a passphrase
+    takes a third of a second, on purpose, and a run has a dozen tasks.
+    """
+    run = runtime.flow_run.id
+    return _client(tenant, run, threading.get_ident()) if run else Client(*load_tenant(tenant))
+
+
+@lru_cache(maxsize=16)
+def _client(tenant: str, _run: str, _thread: int) -> Client:
+    return Client(*load_tenant(tenant))

@@ -19,14 +19,28 @@ from tasks.run import label_run, tag_run
 Plain = dict[str, Any]
 
 
-def checkpoint_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str:
+# After these the tenant's data is as far as the journal says, and a resumed run skips them. The
+# first and the last are always asked of the engine, which refuses a restore that was rolled back.
+CHECKPOINTED = frozenset(
+    {
+        Phase.DATABASE_RESTORE,
+        Phase.CACHE_AND_SESSION_RESTORE,
+        Phase.FILE_STORAGE_RESTORE,
+        Phase.MESSAGING_RESTORE,
+    }
+)
+
+
+def checkpoint_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str | None:
     """
     Where a phase's result is kept: by restore and phase, the same in every process.
 
     A restore that was rolled back is never run again under its id, so that no new attempt meets
-    an old answer.
+    an old answer. None where the answer is not to be kept.
     """
     restore, phase = parameters["plan"]["restore"], parameters["phase"]
+    if Phase[phase.upper()] not in CHECKPOINTED:
+        return None
     return f"restore-{parameters['tenant']}-{restore}-{phase}"
 
 

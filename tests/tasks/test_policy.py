@@ -41,7 +41,7 @@ def test_only_what_may_pass_is_tried_again(error: Exception, again: bool) -> Non
 def test_a_task_has_a_policy(each: Task[..., object]) -> None:
     assert each.retries == 3
     assert each.retry_condition_fn is is_transient
-    assert each.timeout_seconds
+    assert each.timeout_seconds or each is tasks.backup.back_up_source
     assert "{tenant}" in str(each.task_run_name)
     assert each.cache_policy is NO_CACHE or each is tasks.restore.run_phase
 
