@@ -50,7 +50,7 @@ class Format(NamedTuple):
             created = datetime.fromisoformat(stored["created"])
             repository = RepositoryId(str(stored["repository"]))
             valid = stored["magic"] == _MAGIC and created.tzinfo is not None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Damaged(f"{FORMAT} is not that of a repository") from error
         if not valid:
             raise Damaged(f"{FORMAT} is not that of a repository")

@@ -115,8 +115,8 @@ class Snapshot:
                 tenant=TenantId(plain["tenant"]),
                 kind=BackupKind(plain["kind"]),
                 parent=plain["parent"],
-                started=datetime.fromisoformat(plain["started"]),
-                finished=datetime.fromisoformat(plain["finished"]),
+                started=_moment(plain["started"]),
+                finished=_moment(plain["finished"]),
                 sources={
                     SourceName(name): SourceResult.from_plain(row)
                     for name, row in plain["sources"].items()
@@ -126,3 +126,10 @@ class Snapshot:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Damaged(f"a snapshot has the wrong form: {error}") from error
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"the time {text} has no zone")
+    return moment
