@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from kryonix_backup.cli.backup import problem_lines
 from tests.cli.conftest import Terminal
 
@@ -42,6 +48,44 @@ def test_a_log_backup_of_files_says_why_not(kryonix: Terminal) -> None:
     kryonix.add()
 
     assert kryonix("backup", "acme", "--kind", "log").code == 10
+
+
+@contextmanager
+def _restless(path: Path) -> Iterator[None]:
+    """A file that somebody writes to all the time."""
+    path.write_bytes(os.urandom(1 << 20) * 8)
+    over = threading.Event()
+
+    def write() -> None:
+        with path.open("r+b", buffering=0) as file:
+            while not over.is_set():
+                os.pwrite(file.fileno(), os.urandom(64), 0)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        yield
+    finally:
+        over.set()
+        writer.join()
+
+
+def test_what_was_left_out_is_named_and_exits_3(kryonix: Terminal) -> None:
+    kryonix.add()
+    with _restless(kryonix.root / "files" / "restless"):
+        said, people = kryonix("backup", "acme", "--json"), kryonix("backup", "acme")
+
+    assert (said.code, people.code) == (3, 3)
+    assert said.json["status"] == "incomplete"
+    (problem,) = said.json["problems"]
+    assert problem["source"] == "files"
+    assert problem["path"] == "restless"
+    assert problem["reason"]
+    assert "files/restless: " in people.out
+    rows = kryonix("snapshots", "acme", "--json").json["snapshots"]
+    assert [row["status"] for row in rows] == ["incomplete", "incomplete"]
+    history = kryonix("catalog", "history", "acme", "--json").json["sessions"]
+    assert {row["status"] for row in history} == {"incomplete"}
 
 
 def test_the_first_problems_are_shown_and_all_are_counted() -> None:

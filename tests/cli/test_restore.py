@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,19 +109,44 @@ def test_an_unknown_restore_cannot_be_resumed_or_undone(backed_up: Terminal) -> 
     assert backed_up("rollback", "acme", unknown).code == 74
 
 
+def _killed_after_phase(number: int, backed_up: Terminal) -> str:
+    """The id of a restore into ``out`` whose process was killed after so many phases."""
+    script = (
+        "import os, sys\n"
+        "from kryonix_backup.model import Phase\n"
+        "from kryonix_backup.sdk.client import RestoreRequest\n"
+        "from kryonix_backup.sdk.tenants import connect\n"
+        "client = connect('acme')\n"
+        "plan = client.plan_restore(RestoreRequest(to={'files': sys.argv[2]}))\n"
+        "client.begin_restore(plan)\n"
+        "for phase in list(Phase)[:int(sys.argv[1])]:\n"
+        "    client.run_phase(plan, phase)\n"
+        "print(plan.restore, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    command = [sys.executable, "-c", script, str(number), backed_up.source("out")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == -9
+    return ended.stdout.strip()
+
+
+@pytest.mark.parametrize("phases", [0, 3, 4, 6])
+def test_a_restore_that_was_killed_goes_on(backed_up: Terminal, phases: int) -> None:
+    restore = _killed_after_phase(phases, backed_up)
+
+    said = backed_up("restore", "acme", "--resume", restore, "--json")
+
+    assert (said.code, said.json["status"], said.json["restore"]) == (0, "complete", restore)
+    assert _tree(backed_up.root / "out") == _tree(backed_up.root / "files")
+    assert backed_up("restore", "acme", "--resume", restore, "--json").json == said.json
+
+
 def test_a_restore_that_stopped_is_undone(backed_up: Terminal) -> None:
-    from kryonix_backup.model import Phase
-    from kryonix_backup.sdk.client import RestoreRequest
-    from kryonix_backup.sdk.tenants import connect
+    restore = _killed_after_phase(4, backed_up)
 
-    client = connect("acme")
-    plan = client.plan_restore(RestoreRequest(to={"files": backed_up.source("out")}))
-    client.begin_restore(plan)
-    for phase in list(Phase)[:4]:
-        client.run_phase(plan, phase)
-    said = backed_up("rollback", "acme", plan.restore, "--json")
+    said = backed_up("rollback", "acme", restore, "--json")
 
-    assert said.json == {"restore": plan.restore, "tenant": "acme", "status": "rolled back"}
+    assert said.json == {"restore": restore, "tenant": "acme", "status": "rolled back"}
     assert not (backed_up.root / "out").exists()
-    assert [path.name for path in backed_up.root.iterdir() if plan.restore in path.name] == []
-    assert backed_up("restore", "acme", "--resume", plan.restore).code == 75
+    assert [path.name for path in backed_up.root.iterdir() if restore in path.name] == []
+    assert backed_up("restore", "acme", "--resume", restore).code == 75
