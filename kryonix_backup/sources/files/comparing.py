@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from blake3 import blake3
@@ -12,6 +13,7 @@ from blake3 import blake3
 from kryonix_backup.model import MIB, Entry, EntryKind, Problem
 from kryonix_backup.sources.files.folders import Folder, Handle, look, open_inside
 from kryonix_backup.sources.files.metadata import (
+    MODE_BITS,
     Owners,
     beside,
     differences,
@@ -111,14 +113,11 @@ class Comparison:
     def _content(
         self, here: int, name: bytes, info: os.stat_result, meta: Any, noted: bytes
     ) -> list[str]:
-        fd = _open_whatever_its_mode(here, name, info)
-        try:
+        with _open_whatever_its_mode(here, name, info) as fd:
             found = differing_xattrs(fd, meta.get("xattrs", {}))
             if self._digest(fd, info.st_size, meta.get("holes", ())) != noted:
                 found.append("content")
             return found
-        finally:
-            os.close(fd)
 
     def _digest(self, fd: int, size: int, holes: Any) -> bytes:
         hasher = blake3()
@@ -134,13 +133,20 @@ class Comparison:
         return hasher.digest()
 
 
-def _open_whatever_its_mode(here: int, name: bytes, info: os.stat_result) -> int:
+@contextmanager
+def _open_whatever_its_mode(here: int, name: bytes, info: os.stat_result) -> Iterator[int]:
     flags = os.O_RDONLY | os.O_NOFOLLOW
+    lent = False
     try:
-        return os.open(name, flags, dir_fd=here)
+        fd = os.open(name, flags, dir_fd=here)
     except PermissionError:
         # A file that its own owner may not read, and we are not root: lend ourselves the right.
-        os.chmod(name, info.st_mode & 0o7777 | 0o400, dir_fd=here)
+        os.chmod(name, info.st_mode & MODE_BITS | 0o400, dir_fd=here)
         fd = os.open(name, flags, dir_fd=here)
-        os.fchmod(fd, info.st_mode & 0o7777)
-        return fd
+        lent = True
+    try:
+        yield fd
+    finally:
+        if lent:
+            os.fchmod(fd, info.st_mode & MODE_BITS)
+        os.close(fd)

@@ -206,6 +206,8 @@ class Loader:
         parent, name = split(entry.path)
         here = self._at(parent)
         mode = entry.meta["mode"] & 0o777
+        if "xattrs" in entry.meta:
+            mode |= 0o600  # only who may write a file may give it attributes
         try:
             fd = os.open(name, _CREATE, mode, dir_fd=here)
         except FileExistsError:

@@ -113,12 +113,14 @@ class FilesTarget:
         """Remove what the moves replaced; does nothing before `commit`."""
         with self._explained("cannot be tidied up"):
             target = self._places.target()
-            replaced = None if target is None else self._replaced(target)
-            if target is None or replaced is None or not look(replaced.fd, _DONE):
+            replaced = None if target is None else open_own(target, self._places.replaced)
+            if target is None or replaced is None:
+                return
+            if look(replaced.fd, JOURNAL) and not look(replaced.fd, _DONE):
                 return
             info = os.fstat(target.fd)
             with writable(target):
-                clear_replaced(target, self._places.replaced, replaced, JOURNAL)
+                clear_replaced(target, self._places.replaced, replaced, _DONE)
             os.utime(target.fd, ns=(info.st_atime_ns, info.st_mtime_ns))
 
     # ------------------------------------------------------------------ their steps

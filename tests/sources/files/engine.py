@@ -173,6 +173,8 @@ def _paths(top: bytes) -> Iterator[bytes]:
 
 def write(path: Path, content: bytes = b"content", mode: int = 0o644) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        path.chmod(0o600)
     path.write_bytes(content)
     path.chmod(mode)
     return path

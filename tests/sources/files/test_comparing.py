@@ -39,7 +39,7 @@ def _replace_by_copy(path: Path) -> None:
 CHANGES = [
     ("docs!", lambda path: path.write_bytes(b"Sorts after what is in docs, by name"), "content"),
     ("docs!", lambda path: path.chmod(0o600), "mode"),
-    ("docs/deep/letter", lambda path: os.setxattr(path, "user.kind", b"2"), None),
+    ("docs!", lambda path: os.setxattr(path, "user.kind", b"2"), None),
     ("docs", lambda path: os.setxattr(path, "user.kind", b"2"), "extended attribute user.kind"),
     ("link", _replace_link, "target"),
     ("plain", _replace_by_copy, "being a name of the same file"),
@@ -92,7 +92,7 @@ def test_a_directory_that_is_gone_is_found_for_everything_in_it(loaded) -> None:
 
 def test_an_ordinary_user_compares_what_its_mode_shuts(open_path: Path) -> None:
     def work() -> None:
-        write(open_path / "tree" / "file")
+        os.setxattr(write(open_path / "tree" / "file"), "user.kind", b"shut")
         snapshot = back_up(open_path / "tree")
         shut = snapshot[b"file"]._replace(meta={**snapshot[b"file"].meta, "mode": 0})
         snapshot.entries[-1] = shut
