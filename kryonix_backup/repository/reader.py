@@ -34,6 +34,7 @@ _WINDOW_ROWS = 4096
 _CACHED_FRAMES = 12
 _NEAR_BYTES = 128 * KIB  # fetching so much for nothing is cheaper than one more request
 _REQUEST_BYTES = 4 * MIB
+_LITTLE = 4  # a chunk of less than one part in so many of its frame is copied out of it
 _READERS = 3
 
 
@@ -163,7 +164,9 @@ class ChunkReader:
         for chunk in chunks:
             try:
                 raw = opened[found[chunk].place.frame.offset]
-                contents[chunk] = self._slice(chunk, found[chunk], raw)
+                data = self._slice(chunk, found[chunk], raw)
+                # A view keeps its whole frame in memory, and a window may hold thousands of them.
+                contents[chunk] = data if len(data) >= len(raw) // _LITTLE else bytes(data)
             except Damaged as error:
                 log.warning("%s", error.message)
         return contents
