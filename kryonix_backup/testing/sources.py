@@ -8,7 +8,7 @@ from typing import Any
 
 from kryonix_backup.errors import KryonixError, RestoreError, SourceUnreadable
 from kryonix_backup.model import Blob, Entry, EntryKind, Problem, sort_key
-from kryonix_backup.sources.source import Dump, Finding, Item, LoadReport
+from kryonix_backup.sources.source import Dump, Finding, Item, LoadReport, Size
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ class MemorySource:
     def parts(self) -> tuple[str, ...]:
         """The names it was made with."""
         return tuple(self._parts)
+
+    def measure(self, part: str) -> Size:
+        """The exact size of a part."""
+        things = self._parts[part].values()
+        return Size(len(things), sum(len(thing.data) for thing in things))
 
     def dump(self, part: str, since: Iterator[Entry] | None) -> Dump:
         """Every thing in order; one with the stamp of before comes back unread."""
