@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import tomllib
 
 import pytest
 
-import kryonix_backup
 from tests.architecture.tree import ROOT, tracked
 
 LOCKS = sorted(path.name for path in ROOT.glob("requirements*.txt"))
@@ -64,9 +62,3 @@ def test_the_locks_agree() -> None:
     base, dev = pins("requirements.txt"), pins("requirements-dev.txt")
 
     assert base.items() <= dev.items()
-
-
-def test_the_version_is_told_in_one_voice() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-
-    assert project["version"] == kryonix_backup.__version__
