@@ -118,12 +118,14 @@ class Repository:
                 records.append(open_key(info.name, store.get(info.name), owner, master))
             except KryonixError as error:
                 # A creation that was cut short leaves keys of another repository id behind.
+                log.info("%s is left aside: %s", info.name, error.message)
                 refused = refused or error
-        if not records and refused is not None:
-            raise refused
-        if not records:
+        if not records and refused is None:
             raise Damaged(f"the repository at {store.address} has lost its keys")
-        return cls(store, tenant, described, TenantKeys(records))
+        try:
+            return cls(store, tenant, described, TenantKeys(records))
+        except Damaged as error:
+            raise refused or error from error
 
     # ------------------------------------------------------------------ snapshots
 
