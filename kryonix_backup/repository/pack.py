@@ -82,7 +82,11 @@ class ClosedPack(NamedTuple):
 
 
 class PackWriter:
-    """Fills one buffer with sealed frames; for one thread."""
+    """
+    Fills one buffer with sealed frames.
+
+    `fill` and `reopen` may run in several threads at once, on frames of their own.
+    """
 
     def __init__(
         self, kind: Kind, buffer: mmap, keys: TenantKeys, repository: RepositoryId
@@ -112,10 +116,20 @@ class PackWriter:
         self, codec: Codec, packed: Blob, raw_length: int, chunks: Sequence[tuple[ChunkId, int]]
     ) -> Frame:
         """Seal one frame that holds these chunks (id, length) one after the other."""
-        sealed = len(packed) + TAG_BYTES
+        frame = self.reserve(codec, len(packed), raw_length, chunks)
+        self.fill(frame, packed)
+        return frame
+
+    def reserve(
+        self,
+        codec: Codec,
+        packed_bytes: int,
+        raw_length: int,
+        chunks: Sequence[tuple[ChunkId, int]],
+    ) -> Frame:
+        """The place of the next frame, which is then to be filled."""
+        sealed = packed_bytes + TAG_BYTES
         frame = Frame(self._end, sealed, raw_length, codec)
-        out = self._view[self._end : self._end + sealed]
-        self._sealer.seal_into(frame.offset, frame.bound, packed, out)
         self._end += sealed
         self._directory.append(
             _FRAME.pack(frame.offset, sealed, raw_length, codec, len(chunks))
@@ -126,6 +140,11 @@ class PackWriter:
             self._chunks.append((chunk, Place(frame, start, length)))
             start += length
         return frame
+
+    def fill(self, frame: Frame, packed: Blob) -> None:
+        """Seal a frame at its place."""
+        out = self._view[frame.offset : frame.offset + frame.sealed]
+        self._sealer.seal_into(frame.offset, frame.bound, packed, out)
 
     def reopen(self, frame: Frame) -> Blob:
         """The raw bytes of a frame of this pack, opened and unpacked again; raises Damaged."""

@@ -1,9 +1,8 @@
 """
 Keeping chunks: what is new is framed, packed and stored; what is there is only named.
 
-Several threads keep chunks at once, each into an open pack of its own, so that the chunks of a run
-are spread over packs. Closed packs are stored by uploader threads behind a bounded queue: when the
-store is slow, keeping waits, and memory stays what it was.
+Several threads keep chunks at once, and share the open pack (see `packer`). Closed packs are stored
+by uploader threads; when the store is slow, keeping waits, and memory stays what it was.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from mmap import mmap
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -20,19 +20,18 @@ from typing import NamedTuple, Self
 from kryonix_backup.crypto.keys import TenantKeys
 from kryonix_backup.crypto.naming import ChunkNamer
 from kryonix_backup.crypto.seal import Kind, seal_object
-from kryonix_backup.errors import Damaged, KryonixError, ObjectExists
-from kryonix_backup.model import KIB, MIB, Blob, ChunkId, PackId, RepositoryId
+from kryonix_backup.errors import Damaged, ObjectExists
+from kryonix_backup.model import KIB, Blob, ChunkId, PackId, RepositoryId
 from kryonix_backup.repository.codec import Compressor, compressor
 from kryonix_backup.repository.index import Index, Segment
 from kryonix_backup.repository.layout import new_index_name, pack_name
 from kryonix_backup.repository.pack import (
     MAX_CHUNKS_IN_FRAME,
-    PACK_BYTES,
     ClosedPack,
     PackInfo,
-    PackWriter,
     Place,
 )
+from kryonix_backup.repository.packer import Packer, Sealed
 from kryonix_backup.storage.store import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -66,8 +65,8 @@ class Vault:
     """Packs that are there and stay: only their chunks need not be stored again."""
 
 
-class _Stopped(KryonixError):
-    """The run failed elsewhere."""
+class _Stopped(Exception):
+    """The run failed in another thread; what failed there is what is raised in the end."""
 
 
 class ChunkWriter:
@@ -87,15 +86,15 @@ class ChunkWriter:
         self._unindexed: list[tuple[PackInfo, list[tuple[ChunkId, Place]]]] = []
         self._counts = Counts()
         self._failure: BaseException | None = None
-        self._lanes: list[Lane] = []
-        self._buffers: queue.SimpleQueue[mmap] = queue.SimpleQueue()
-        self._uploads: queue.SimpleQueue[ClosedPack | None] = queue.SimpleQueue()
-        # A pack that waits costs as much memory as an open one, so none waits beside those that
-        # are being stored.
-        self._slots = threading.Semaphore(vault.store.parallel)
+        uploads = vault.store.parallel
+        self._packers = {
+            kind: Packer(kind, vault.keys, vault.repository, uploads, self._send, self.check)
+            for kind in (Kind.DATA_PACK, Kind.TREE_PACK)
+        }
+        self._uploads: queue.SimpleQueue[tuple[Packer, ClosedPack] | None] = queue.SimpleQueue()
         self._uploaders = [
             threading.Thread(target=self._upload_all, name=f"upload-{number}", daemon=True)
-            for number in range(vault.store.parallel)
+            for number in range(uploads)
         ]
         self._started = False
 
@@ -105,10 +104,9 @@ class ChunkWriter:
         return self._counts
 
     def lane(self, compression: str, kind: Kind = Kind.DATA_PACK) -> Lane:
-        """A way in for one thread, with a pack and a compressor of its own."""
-        lane = Lane(self, self._vault, compressor(compression), kind, verify=self._verify)
-        self._lanes.append(lane)
-        return lane
+        """A way in for one thread, with a compressor of its own."""
+        packer = self._packers[kind]
+        return Lane(self, self._vault.namer, compressor(compression), packer, verify=self._verify)
 
     def __enter__(self) -> Self:
         return self
@@ -121,8 +119,9 @@ class ChunkWriter:
     ) -> None:
         if error is None:
             try:
-                for lane in self._lanes:
-                    lane.close()
+                self.check()
+                for packer in self._packers.values():
+                    packer.close()
             except _Stopped:
                 pass  # the failure itself is raised below
         self._stop_uploaders()
@@ -174,32 +173,27 @@ class ChunkWriter:
                 for chunk in chunks
             )
 
-    def buffer(self) -> mmap:
-        """A buffer that holds a pack; given back by itself once its pack is stored."""
-        try:
-            return self._buffers.get_nowait()
-        except queue.Empty:
-            return mmap(-1, PACK_BYTES + 4 * MIB)  # takes memory as it is filled
-
-    def send(self, pack: ClosedPack) -> None:
-        """Hand a closed pack to the uploaders; waits while they are busy."""
-        if not self._started:
-            self._started = True
-            for thread in self._uploaders:
-                thread.start()
-        self._slots.acquire()
-        self._uploads.put(pack)
-        self.check()
+    def _send(self, packer: Packer, pack: ClosedPack) -> None:
+        with self._lock:
+            if not self._started:
+                self._started = True
+                for thread in self._uploaders:
+                    thread.start()
+        self._uploads.put((packer, pack))
 
     def _upload_all(self) -> None:
-        while (pack := self._uploads.get()) is not None:
+        while (each := self._uploads.get()) is not None:
+            packer, pack = each
+            buffer = pack.body.obj
+            assert isinstance(buffer, mmap)
             try:
                 if self._failure is None:
                     self._upload(pack)
             except BaseException as error:
                 self.fail(error)
             finally:
-                self._slots.release()
+                pack.body.release()
+                packer.give_back(buffer)
 
     def _upload(self, pack: ClosedPack) -> None:
         try:
@@ -207,10 +201,6 @@ class ChunkWriter:
         except ObjectExists:
             # The name is the hash of the bytes: the same pack, whose first answer was lost.
             log.info("pack %s was stored before", pack.info.id)
-        buffer = pack.body.obj
-        pack.body.release()
-        assert isinstance(buffer, mmap)
-        self._buffers.put(buffer)
         with self._lock:
             self._unindexed.append((pack.info, pack.chunks))
             self._counts = self._counts._replace(
@@ -246,19 +236,24 @@ class Lane:
     """One thread's way into a `ChunkWriter`."""
 
     def __init__(
-        self, writer: ChunkWriter, vault: Vault, compress: Compressor, kind: Kind, *, verify: bool
+        self,
+        writer: ChunkWriter,
+        namer: ChunkNamer,
+        compress: Compressor,
+        packer: Packer,
+        *,
+        verify: bool,
     ) -> None:
         self._writer = writer
-        self._vault = vault
+        self._namer = namer
         self._compress = compress
-        self._kind = kind
+        self._packer = packer
         self._verify = verify
-        self._pack: PackWriter | None = None
 
     def keep(self, chunks: Sequence[Blob]) -> list[ChunkId]:
-        """The names of these chunks, in order; new ones are sealed into this lane's pack."""
+        """The names of these chunks, in order; new ones are sealed into the open pack."""
         self._writer.check()
-        namer = self._vault.namer
+        namer = self._namer
         named = [(namer(data), data) for data in chunks]
         frame: list[tuple[ChunkId, Blob]] = []
         size = 0
@@ -273,33 +268,19 @@ class Lane:
             self._add(frame, size)
         return [chunk for chunk, _ in named]
 
-    def close(self) -> None:
-        """Send what is in the open pack."""
-        if self._pack is not None:
-            pack, self._pack = self._pack, None
-            self._writer.send(pack.close())
-
     def _add(self, chunks: list[tuple[ChunkId, Blob]], size: int) -> None:
         raw = chunks[0][1] if len(chunks) == 1 else b"".join([data for _, data in chunks])
         codec, packed = self._compress(raw)
-        if self._pack is not None and not self._pack.room_for(len(packed), len(chunks)):
-            self.close()
-        if self._pack is None:
-            self._pack = PackWriter(
-                self._kind, self._writer.buffer(), self._vault.keys, self._vault.repository
-            )
-        frame = self._pack.add(codec, packed, size, [(chunk, len(data)) for chunk, data in chunks])
-        if self._verify:
-            self._check(self._pack.reopen(frame), chunks)
-        if self._pack.size >= PACK_BYTES:
-            self.close()
+        lengths = [(chunk, len(data)) for chunk, data in chunks]
+        prove = partial(self._prove, chunks) if self._verify else None
+        self._packer.add(Sealed(codec, packed, size, lengths), prove)
 
-    def _check(self, raw: Blob, chunks: list[tuple[ChunkId, Blob]]) -> None:
+    def _prove(self, chunks: list[tuple[ChunkId, Blob]], raw: Blob) -> None:
         # A chunk that memory or a compressor spoiled is found now, not at the restore.
         start = 0
         for chunk, data in chunks:
             end = start + len(data)
-            if self._vault.namer(memoryview(raw)[start:end]) != chunk:
+            if self._namer(memoryview(raw)[start:end]) != chunk:
                 raise Damaged(
                     f"chunk {chunk.hex()} came out different after sealing",
                     "Nothing wrong was stored. This machine's memory or processor is failing:"
