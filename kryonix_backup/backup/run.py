@@ -19,7 +19,7 @@ from kryonix_backup import __version__
 from kryonix_backup.backup.pipeline import PartCounts, Pipeline, counted
 from kryonix_backup.backup.report import BackupReport, summarise
 from kryonix_backup.clock import Clock
-from kryonix_backup.errors import ConfigError, Damaged, ObjectMissing
+from kryonix_backup.errors import ConfigError, Damaged, KryonixError, ObjectExists, ObjectMissing
 from kryonix_backup.events import Listener, Progress, quiet
 from kryonix_backup.model import BackupKind, Entry, SnapshotId, TenantId, moment_of, new_run_id
 from kryonix_backup.repository.content import named_chunks, refs_of
@@ -144,7 +144,11 @@ def publish(
     settings: TenantSettings,
     clock: Clock,
 ) -> BackupReport:
-    """Make the snapshot count; nothing is written after this."""
+    """
+    Make the snapshot count; nothing is written after this.
+
+    A session that is published again, after an answer that was lost, keeps its first snapshot.
+    """
     snapshot = Snapshot(
         id=session.snapshot,
         tenant=repository.tenant,
@@ -156,7 +160,11 @@ def publish(
         settings=settings.to_plain(),
         version=__version__,
     )
-    repository.publish(snapshot)
+    try:
+        repository.publish(snapshot)
+    except ObjectExists:
+        log.info("session %s was published before", session.snapshot)
+        snapshot = repository.snapshot(session.snapshot)
     return summarise(snapshot)
 
 
@@ -166,7 +174,11 @@ def _before(
     if session.kind is BackupKind.FULL or session.parent is None:
         return None
     for snapshot in reversed(repository.snapshot_ids()):
-        found = repository.snapshot(snapshot).sources.get(settings.name)
+        try:
+            found = repository.snapshot(snapshot).sources.get(settings.name)
+        except (Damaged, ObjectMissing) as error:
+            log.warning("passed over a snapshot that cannot be read: %s", error.message)
+            continue
         if found is not None and found.url == settings.url:
             return found
     return None
@@ -217,7 +229,11 @@ class _Teller:
 
     def measure(self, source: Source) -> None:
         """Find out how much there is; progress knows no totals until then."""
-        found = [source.measure(part) for part in source.parts()]
+        try:
+            found = [source.measure(part) for part in source.parts()]
+        except KryonixError as error:
+            log.info("how much there is stays unknown: %s", error.message)
+            return
         self._totals = Size(sum(size.entries for size in found), sum(size.bytes for size in found))
 
     def part_done(self, counts: PartCounts) -> None:
