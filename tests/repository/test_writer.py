@@ -6,16 +6,18 @@ import random
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from threading import Barrier
 
 import pytest
 
 from kryonix_backup.crypto.seal import Kind
 from kryonix_backup.errors import Damaged, StoreFull, StoreUnavailable
 from kryonix_backup.model import KIB, MIB, Blob
+from kryonix_backup.repository import packer
 from kryonix_backup.repository import writer as writer_module
 from kryonix_backup.repository.codec import Codec
 from kryonix_backup.repository.repository import Repository
-from kryonix_backup.repository.writer import ChunkWriter, Counts
+from kryonix_backup.repository.writer import Counts, Lane
 from kryonix_backup.testing.faults import AnswerLost, FaultyStore
 from kryonix_backup.testing.repositories import RecordingStore, new_repository, reopened
 
@@ -119,13 +121,13 @@ def test_lanes_at_once_keep_each_chunk_once() -> None:
     assert _read_all(fresh, chunks)
 
 
-def test_chunks_of_a_run_are_spread_over_packs() -> None:
+def test_lanes_fill_packs_together() -> None:
     store = RecordingStore()
     with new_repository(store).writer() as writer:
         for number, lane in enumerate([writer.lane("store") for _ in range(3)]):
             lane.keep(_chunks(5, seed=number))
 
-    assert len(store.names("packs/")) == 3
+    assert len(store.names("packs/")) == 1
 
 
 def test_frames_hold_neighbours_up_to_their_size() -> None:
@@ -317,29 +319,27 @@ def quick_switches() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("quick_switches")
-def test_lanes_that_close_their_first_packs_at_once_start_the_uploaders_once() -> None:
-    for _ in range(60):
+def test_lanes_that_fill_packs_at_once_start_the_uploaders_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packer, "PACK_BYTES", KIB)
+    for _ in range(40):
         repository = new_repository()
-        failures: list[BaseException] = []
         with repository.writer() as writer:
             lanes = [writer.lane("store") for _ in range(8)]
-            for number, lane in enumerate(lanes):
-                lane.keep([b"%d" % number])
             barrier = threading.Barrier(8)
 
-            def close(number: int, at: Sequence[writer_module.Lane] = lanes) -> None:
-                barrier.wait()
-                try:
-                    at[number].close()
-                except RuntimeError as error:
-                    failures.append(error)
+            def keep(number: int, at: Sequence[Lane] = lanes, go: Barrier = barrier) -> None:
+                go.wait()
+                at[number].keep([b"%d" % number * 2000])
 
-            _in_threads(8, close)
-        assert failures == []
+            _in_threads(8, keep)
+
+        assert len(repository.load_index()) == 8
 
 
 def test_a_slow_store_holds_the_run_back() -> None:
-    """Never more than a pack being stored and a pack being filled for each lane and uploader."""
+    """Never more packs than are being stored, and one that is being filled."""
     going = threading.Event()
     inside = threading.Semaphore(0)
 
@@ -352,34 +352,25 @@ def test_a_slow_store_holds_the_run_back() -> None:
                 going.wait(20)
             super().put(name, body)
 
-    buffers: list[int] = []
-
-    class Counting(ChunkWriter):
-        """Notes every buffer that is made."""
-
-        def buffer(self):  # type: ignore[no-untyped-def]
-            if self._buffers.empty():
-                buffers.append(1)
-            return super().buffer()
-
-    repository = new_repository(Slow())
-    vault = repository.writer()._vault
-    writer = Counting(vault)
-    lane = writer.lane("store")
+    store = Slow()
+    repository = new_repository(store)
+    kept: list[int] = []
 
     def run() -> None:
-        with writer:
+        with repository.writer() as writer:
+            lane = writer.lane("store")
             for chunk in _chunks(120, size=MIB):
                 lane.keep([chunk])
+                kept.append(1)
 
     thread = threading.Thread(target=run)
     thread.start()
-    for _ in range(3):
+    for _ in range(store.parallel):
         inside.acquire(timeout=20)
-    waiting = len(buffers)
+    thread.join(1)
+    waiting = len(kept)
     going.set()
     thread.join()
 
-    assert waiting <= 4
-    assert len(buffers) <= 5
-    assert len(reopened(repository.store).load_index()) == 120
+    assert waiting <= (store.parallel + 1) * 17
+    assert len(reopened(store).load_index()) == 120
