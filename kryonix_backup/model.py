@@ -152,9 +152,17 @@ def new_run_id(moment: datetime) -> str:
 
 def moment_of(run_id: str) -> datetime:
     """The time in front of a `new_run_id`; raises ValueError for anything else."""
-    return datetime.strptime(run_id.partition("-")[0], "%Y%m%dt%H%M%Sz").replace(tzinfo=UTC)
+    second, _, rest = run_id.partition("-")
+    moment = datetime.strptime(second, "%Y%m%dt%H%M%Sz")
+    return moment.replace(microsecond=int(rest[:5], 16), tzinfo=UTC)
 
 
 def is_run_id(value: str) -> bool:
     """Whether `new_run_id` could have made it."""
-    return _RUN_ID.fullmatch(value) is not None
+    if not _RUN_ID.fullmatch(value):
+        return False
+    try:
+        moment_of(value)
+    except ValueError:
+        return False
+    return True

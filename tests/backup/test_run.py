@@ -279,7 +279,8 @@ def test_the_parent_is_the_newest_snapshot() -> None:
 
 def test_ids_sort_by_publication_even_where_a_clock_was_set_back() -> None:
     repository = new_repository()
-    clocks = [NOON, NOON - 400 * _DAY, NOON, NOON + _DAY, NOON - _DAY]
+    late = NOON.replace(microsecond=900_000)
+    clocks = [NOON, late, NOON, NOON - 400 * _DAY, NOON, NOON + _DAY, NOON - _DAY]
 
     made = [
         back_up(repository, MemorySource({}), clock=FixedClock(moment)).snapshot

@@ -203,7 +203,8 @@ def test_without_keys_it_is_damaged() -> None:
 
 def test_snapshots_are_listed_oldest_first() -> None:
     store, repository = _with_snapshots()
-    store.objects["snapshots/not-a-run"] = b""
+    for name in ("not-a-run", "99999999t999999z-0123456789abcdef", IDS[0][:-16] + "f" * 16):
+        store.objects[f"snapshots/{name}"] = b""
 
     assert repository.snapshot_ids() == IDS
     assert [snapshot.id for snapshot in repository.snapshots()] == IDS
