@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import Self
@@ -31,8 +31,15 @@ from kryonix_backup.restore import run as restore_run
 from kryonix_backup.restore.plan import RestorePlan, RestoreRequest, load_plan, plan_restore
 from kryonix_backup.restore.report import PhaseResult, RestoreReport
 from kryonix_backup.sdk.journal import RunJournal
+from kryonix_backup.sdk.lock import restore_lock
 from kryonix_backup.sdk.wiring import create_repositories, open_repository, outbox, source_of
-from kryonix_backup.settings import PRIMARY, RegionSettings, RootKey, TenantSettings
+from kryonix_backup.settings import (
+    PRIMARY,
+    RegionSettings,
+    RootKey,
+    TenantSettings,
+    home_directory,
+)
 
 __all__ = [
     "BackupReport",
@@ -273,7 +280,7 @@ class Client:
 
     def run_phase(self, plan: RestorePlan, phase: Phase, listener: Listener = quiet) -> PhaseResult:
         """Do one phase; one that is done already gives its recorded result."""
-        with self._named(), self._journal.restore(plan):
+        with self._named(), self._locked(plan), self._journal.restore(plan):
             return restore_run.run_phase(self.repository, plan, phase, listener, self._clock)
 
     def finish_restore(self, plan: RestorePlan) -> RestoreReport:
@@ -285,7 +292,7 @@ class Client:
 
     def roll_back_restore(self, plan: RestorePlan, *, because: str | None = None) -> None:
         """Put every target back as it was before the restore; may be run again after a crash."""
-        with self._named():
+        with self._named(), self._locked(plan):
             restore_run.roll_back(self.repository, plan)
         self._journal.rolled_back(plan, because)
 
@@ -307,6 +314,9 @@ class Client:
         )
         error.tenant = self.tenant
         return error
+
+    def _locked(self, plan: RestorePlan) -> AbstractContextManager[None]:
+        return restore_lock(home_directory(self._env), plan.restore)
 
     @contextmanager
     def _named(self) -> Iterator[None]:
