@@ -98,13 +98,14 @@ def flow(name: str, tenant: str, parameters: tuple[str, ...], *, watch: bool) ->
 
     settings = show_tenant(tenant)
     url = _reach()
-    from deployments.register import register
+    from deployments.register import is_registered, register
     from deployments.requests import flow_request, parse_parameters, queue_run
     from deployments.watch import follow, look
 
     request = flow_request(name, settings, parse_parameters(parameters))
     with _client() as client:
-        register(client, settings, active=None)
+        if not is_registered(client, settings):
+            register(client, settings, active=None)
         run = queue_run(client, request)
         try:
             if watch:
@@ -147,12 +148,14 @@ def deploy(tenants: tuple[str, ...], *, dry_run: bool, active: bool | None) -> A
 
 def _make_ready(started: local.LocalServer) -> None:
     _use(started.url)
+    from deployments.pools import run_flows_directly
     from deployments.setup import set_up, wait_for_workers
 
     clock = SystemClock()
     local.wait_until_healthy(started, clock)
     with _client() as client:
         set_up(client, started.url)
+        run_flows_directly(client)
         wait_for_workers(client, started, clock)
 
 

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
+from prefect.client.schemas.actions import (
+    GlobalConcurrencyLimitCreate,
+    WorkPoolCreate,
+    WorkPoolUpdate,
+)
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
@@ -27,6 +34,22 @@ def ensure_pools(client: SyncPrefectClient) -> None:
         there = {queue.name for queue in client.read_work_queues(work_pool_name=pool)}
         for queue in [name for name in QUEUES if name not in there]:
             client.create_work_queue(queue, priority=QUEUES[queue], work_pool_name=pool)
+
+
+def run_flows_directly(client: SyncPrefectClient) -> None:
+    """
+    Let the local server's workers start a flow by this very Python.
+
+    By default a worker starts a second Python that looks for code to copy first; our flows are
+    installed, and a run begins some three CPU seconds sooner without it.
+    """
+    command = shlex.join([sys.executable, "-P", "-m", "prefect.engine"])
+    for pool in POOLS:
+        template = client.read_work_pool(pool).base_job_template
+        setting = template["variables"]["properties"]["command"]
+        if setting.get("default") != command:
+            setting["default"] = command
+            client.update_work_pool(pool, WorkPoolUpdate(base_job_template=template))
 
 
 def ensure_limit(client: SyncPrefectClient) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy
+from prefect.exceptions import ObjectNotFound
 
+from blocks.saved import saved
+from blocks.tenant import TenantBlock
 from deployments.schedules import cron
-from deployments.specification import DeploymentSpec, apply
+from deployments.specification import VERSION, DeploymentSpec, apply
 from deployments.tenants import save_tenant
 from kryonix_backup.model import BackupKind, Tier
 from kryonix_backup.settings import TenantSettings
@@ -28,6 +31,19 @@ def register(client: SyncPrefectClient, settings: TenantSettings, *, active: boo
     save_tenant(settings)
     for spec in tenant_deployments(settings):
         apply(client, spec, active=active)
+
+
+def is_registered(client: SyncPrefectClient, settings: TenantSettings) -> bool:
+    """Whether `register` would change nothing: same settings, written by this version."""
+    try:
+        stored = saved(TenantBlock, settings.id).to_settings()
+        there = [
+            client.read_deployment_by_name(backup_deployment(settings.id, kind)) for kind in KINDS
+        ]
+    except (ValueError, ObjectNotFound):
+        return False
+    same = stored.to_plain() == settings.to_plain()
+    return same and all(deployment.version == VERSION for deployment in there)
 
 
 def backup_deployment(tenant: str, kind: BackupKind) -> str:

@@ -47,7 +47,8 @@ def flow_request(name: str, settings: TenantSettings, parameters: Mapping[str, A
         if asked["kind"] not in kinds:
             raise UsageError(f"a backup's kind is {' or '.join(kinds)}, not {asked['kind']!r}")
         deployment = backup_deployment(settings.id, BackupKind(asked["kind"]))
-    return FlowRequest(deployment, asked, (f"tenant:{settings.id}",))
+    tags = (f"tenant:{settings.id}", f"tier:{settings.tier.value}", name)
+    return FlowRequest(deployment, asked, tags)
 
 
 def parse_parameters(pairs: Iterable[str]) -> dict[str, Any]:

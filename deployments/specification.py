@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,8 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
+
+VERSION = version("kryonix-backup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ def apply(client: SyncPrefectClient, spec: DeploymentSpec, *, active: bool | Non
     return client.create_deployment(
         flow_id=client.create_flow(flow),
         name=spec.name,
+        version=VERSION,
         entrypoint=spec.entrypoint,
         pull_steps=[],
         description=spec.description,

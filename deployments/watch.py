@@ -9,13 +9,12 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import Artifact, FlowRun
 
 from kryonix_backup.clock import Clock
-from tasks.run import RESTORE, SNAPSHOT, STATUS
+from tasks.run import artifacts, facts_of, is_facts
 
-_POLL_S = 1.0
+_POLL_S = 0.5
 # 3 is kept for what is complete but for the entries its report names.
 EXIT_FAILED, EXIT_INCOMPLETE = 1, 3
 
@@ -26,6 +25,7 @@ class RunResult:
 
     run: FlowRun
     url: str
+    facts: dict[str, str]
     table: list[dict[str, Any]]
 
     @property
@@ -33,12 +33,11 @@ class RunResult:
         """0 for a run that is completed, and so is what it did."""
         if self.run.state is None or not self.run.state.is_completed():
             return EXIT_FAILED
-        return 0 if self.run.labels.get(STATUS) == "complete" else EXIT_INCOMPLETE
+        return 0 if self.facts.get("status") == "complete" else EXIT_INCOMPLETE
 
     def to_plain(self) -> dict[str, Any]:
         """The run as the command prints it with --json."""
-        state, labels = self.run.state, self.run.labels
-        found = {"status": STATUS, "snapshot": SNAPSHOT, "restore": RESTORE}
+        state = self.run.state
         return {
             "flow_run": str(self.run.id),
             "name": self.run.name,
@@ -46,7 +45,7 @@ class RunResult:
             "message": state.message if state else None,
             "url": self.url,
             "duration_s": round(self.run.total_run_time.total_seconds(), 3),
-            **{name: labels[label] for name, label in found.items() if label in labels},
+            **self.facts,
             "table": self.table,
         }
 
@@ -54,9 +53,10 @@ class RunResult:
 def look(client: SyncPrefectClient, run_id: UUID, url: str) -> RunResult:
     """How the run stands now."""
     run = client.read_flow_run(run_id)
-    tables = [each for each in artifacts(client, run_id) if each.type == "table"]
+    shown = artifacts(client, run_id)
+    tables = [each for each in shown if each.type == "table" and not is_facts(each)]
     newest = json.loads(str(tables[-1].data)) if tables else []
-    return RunResult(run, f"{url}/runs/flow-run/{run_id}", newest)
+    return RunResult(run, f"{url}/runs/flow-run/{run_id}", facts_of(shown), newest)
 
 
 def follow(
@@ -77,13 +77,6 @@ def follow(
             tell(line)
             told = line
         clock.sleep(_POLL_S)
-
-
-def artifacts(client: SyncPrefectClient, run_id: UUID) -> list[Artifact]:
-    """What the run has shown, oldest first."""
-    chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
-    found = client.read_artifacts(artifact_filter=chosen)
-    return sorted(found, key=lambda each: str(each.created))
 
 
 def _line(run: FlowRun, shown: list[Artifact]) -> str:

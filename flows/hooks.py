@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.logging.loggers import flow_run_logger
 
-from tasks.run import RESTORE
+from tasks.run import artifacts, facts_of
 
 ROLLBACK_DEPLOYMENT = "rollback-restore/rollback"
 
@@ -47,5 +47,4 @@ def tell_how_to_resume(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any
 
 def _restore_of(flow_run: FlowRun) -> str | None:
     with get_client(sync_client=True) as client:
-        found = client.read_flow_run(flow_run.id).labels.get(RESTORE)
-    return None if found is None else str(found)
+        return facts_of(artifacts(client, flow_run.id)).get("restore")

@@ -14,7 +14,7 @@ from kryonix_backup.sdk.client import Session, SourceResult
 from tasks.connection import connect
 from tasks.policy import HOUR_S, MINUTE_S, POLICY
 from tasks.progress import ProgressBoard
-from tasks.run import label_run, tag_run
+from tasks.run import tag_run
 
 Plain = dict[str, Any]
 
@@ -42,7 +42,6 @@ def open_backup(tenant: str, kind: BackupKind, sources: Sequence[str]) -> Opened
         raise ConfigError(f"tenant {tenant} has no source to back up", "Register it with --source.")
     session = client.begin_backup(kind)
     tag_run(f"tenant:{tenant}", f"tier:{settings.tier.value}", "backup")
-    label_run(tenant=tenant, snapshot=session.snapshot, status="running")
     return OpenedBackup(session=session.to_plain(), sources=[*names])
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from kryonix_backup.sdk.client import Client
 from prefect import task
 
+from kryonix_backup.sdk.client import Client
 from tasks.connection import load_tenant
 from tasks.policy import HOUR_S, MINUTE_S, POLICY
-from tasks.run import label_run, tag_run
+from tasks.run import note_facts, tag_run
 
 
 @task(
@@ -34,4 +34,4 @@ def check_settings(tenant: str) -> dict[str, Any]:
 def make_repository(tenant: str) -> None:
     """Make the tenant's repository in each of its regions; one of its own that is there stays."""
     Client.onboard(*load_tenant(tenant))
-    label_run(tenant=tenant, status="complete")
+    note_facts(tenant, status="complete")

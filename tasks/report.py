@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from kryonix_backup.cli.text import duration, size
 from tasks.policy import MINUTE_S, POLICY
-from tasks.run import label_run
+from tasks.run import note_facts
 
 Plain = dict[str, Any]
 Row = dict[str, str | int]
@@ -23,7 +23,7 @@ def report_backup(tenant: str, report: Plain) -> str:
     rows = backup_table(report)
     create_table_artifact(rows, key=f"backup-{tenant}", description=f"Backup of {tenant}")
     create_markdown_artifact(backup_text(report), key=f"snapshot-{tenant}")
-    label_run(snapshot=report["snapshot"], status=report["status"])
+    note_facts(tenant, snapshot=report["snapshot"], status=report["status"])
     return backup_line(report)
 
 
@@ -49,7 +49,7 @@ def report_restore(tenant: str, report: Plain) -> str:
         restore_table(report), key=f"restore-{tenant}", description=f"Restore of {tenant}"
     )
     create_markdown_artifact(restore_text(report), key=f"restored-{tenant}")
-    label_run(snapshot=report["snapshot"], status=report["status"])
+    note_facts(tenant, snapshot=report["snapshot"], status=report["status"])
     return restore_line(report)
 
 
@@ -155,8 +155,10 @@ def restore_text(report: Mapping[str, Any]) -> str:
 
 
 def _times(whole: float, part: float) -> str:
-    """How many times smaller the part is; a dash where nothing is left to compare."""
-    return f"{whole / part:.1f}x" if part > 0 else "-"
+    """How many times smaller the part is: ``3.2x``, or all of it; a dash where there is nothing."""
+    if part > 0:
+        return f"{whole / part:.1f}x"
+    return "all" if whole > 0 else "-"
 
 
 def _problem_lines(problems: list[Plain]) -> list[str]:

@@ -14,7 +14,7 @@ from kryonix_backup.sdk.client import RestorePlan, RestoreRequest
 from tasks.connection import connect
 from tasks.policy import HOUR_S, MINUTE_S, POLICY, Policy
 from tasks.progress import ProgressBoard
-from tasks.run import label_run, tag_run
+from tasks.run import note_facts, tag_run
 
 Plain = dict[str, Any]
 
@@ -132,4 +132,4 @@ def roll_back_restore(tenant: str, restore: str, because: str | None) -> None:
 
 def _announce(tenant: str, restore: str) -> None:
     tag_run(f"tenant:{tenant}", "restore")
-    label_run(tenant=tenant, restore=restore, status="running")
+    note_facts(tenant, restore=restore)

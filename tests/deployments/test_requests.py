@@ -40,7 +40,7 @@ def test_a_name_leads_to_its_deployment(
 
     assert request.deployment == deployment
     assert request.parameters["tenant"] == "acme"
-    assert request.tags == ("tenant:acme",)
+    assert request.tags == ("tenant:acme", "tier:enterprise", name)
 
 
 def test_another_tenant_cannot_be_named_in_a_parameter() -> None:

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import Artifact, State
 from prefect.exceptions import ParameterTypeError
 
 from flows.backup import backup_tenant
 from kryonix_backup.errors import ConfigError, SourceMissing, TenantUnknown
 from kryonix_backup.model import BackupKind
+from tasks.run import artifacts, facts_of
 from tests.flows.conftest import Tenant
 
 
@@ -21,11 +21,8 @@ def run(tenant: str, *arguments: Any) -> State[dict[str, Any]]:
 
 def shown(state: State[Any]) -> list[Artifact]:
     assert state.state_details.flow_run_id is not None
-    chosen = ArtifactFilter(
-        flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
-    )
     with get_client(sync_client=True) as client:
-        return client.read_artifacts(artifact_filter=chosen)
+        return artifacts(client, state.state_details.flow_run_id)
 
 
 def test_a_backup_publishes_a_snapshot_and_shows_it(onboarded: Tenant) -> None:
@@ -34,15 +31,15 @@ def test_a_backup_publishes_a_snapshot_and_shows_it(onboarded: Tenant) -> None:
     report = state.result()
     assert report["status"] == "complete"
     assert [snapshot.id for snapshot in onboarded.client().snapshots()] == [report["snapshot"]]
-    artifacts = {artifact.key: artifact for artifact in shown(state)}
-    table = json.loads(str(artifacts[f"backup-{onboarded.id}"].data))
+    by_key = {artifact.key: artifact for artifact in shown(state)}
+    table = json.loads(str(by_key[f"backup-{onboarded.id}"].data))
     assert [row["Source"] for row in table] == ["documents", "photos", "total"]
-    assert report["snapshot"] in str(artifacts[f"snapshot-{onboarded.id}"].data)
-    bars = [artifact for artifact in artifacts.values() if artifact.type == "progress"]
+    assert report["snapshot"] in str(by_key[f"snapshot-{onboarded.id}"].data)
+    bars = [artifact for artifact in by_key.values() if artifact.type == "progress"]
     assert [float(str(bar.data)) for bar in bars] == [100.0, 100.0]
 
 
-def test_the_run_is_found_by_its_name_tags_and_labels(onboarded: Tenant) -> None:
+def test_the_run_is_found_by_its_name_tags_and_facts(onboarded: Tenant) -> None:
     state = run(onboarded.id, BackupKind.INCREMENTAL)
 
     assert state.state_details.flow_run_id is not None
@@ -50,8 +47,10 @@ def test_the_run_is_found_by_its_name_tags_and_labels(onboarded: Tenant) -> None
         found = client.read_flow_run(state.state_details.flow_run_id)
     assert found.name == f"backup {onboarded.id} incremental"
     assert {f"tenant:{onboarded.id}", "tier:standard"} <= set(found.tags)
-    assert found.labels["kryonix.snapshot"] == state.result()["snapshot"]
-    assert found.labels["kryonix.status"] == "complete"
+    assert facts_of(shown(state)) == {
+        "snapshot": state.result()["snapshot"],
+        "status": "complete",
+    }
 
 
 def test_what_is_stored_is_not_stored_again(onboarded: Tenant) -> None:
