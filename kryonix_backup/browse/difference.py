@@ -77,7 +77,8 @@ def _part(repository: Repository, old: _Side, new: _Side) -> Iterator[Change]:
 
 
 def _content(entry: Entry) -> tuple[Any, ...]:
-    return (entry.kind, entry.size, entry.refs, entry.meta.get("target"))
+    meta = entry.meta
+    return (entry.kind, entry.size, entry.refs, meta.get("holes"), meta.get("target"))
 
 
 def _change(status: str, side: _Side, one: Entry | None, two: Entry | None) -> Change:

@@ -51,6 +51,7 @@ def list_entries(repository: Repository, snapshot: Snapshot, path: str = "") -> 
     reader = repository.reader()
     found = False
     for source, part, inner in _places(snapshot, path):
+        found = found or not inner  # a source may hold nothing
         tree = repository.tree(part.root, reader)
         for entry in tree.below(inner):
             if entry.path or not inner:
