@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,12 +18,15 @@ from kryonix_backup.model import (
     SourceName,
     TenantId,
     is_run_id,
+    moment_of,
     new_run_id,
 )
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.snapshot import Snapshot, SourceResult
 from kryonix_backup.restore.selection import Selection
 from kryonix_backup.sources.registry import phase_of
+
+log = logging.getLogger(__name__)
 
 # What a restore of files took on two cores (docs/benchmarks.md); an estimate, shown as one.
 _BYTES_A_SECOND = 200 * MIB
@@ -140,7 +144,7 @@ def plan_restore(repository: Repository, request: RestoreRequest, clock: Clock) 
 
     Raises SnapshotUnknown, UsageError, ConfigError and InvalidUrl.
     """
-    snapshot = _snapshot(repository, request)
+    snapshot = _snapshot(repository, request, clock)
     names = request.sources or tuple(snapshot.sources)
     unknown = {*names, *request.to} - set(snapshot.sources)
     if unknown:
@@ -171,7 +175,7 @@ def load_plan(repository: Repository, restore: str) -> RestorePlan:
     return RestorePlan.from_plain(records[0]["plan"])
 
 
-def _snapshot(repository: Repository, request: RestoreRequest) -> Snapshot:
+def _snapshot(repository: Repository, request: RestoreRequest, clock: Clock) -> Snapshot:
     if request.at is None:
         return repository.snapshot(request.snapshot)
     if request.snapshot != "latest":
@@ -182,7 +186,11 @@ def _snapshot(repository: Repository, request: RestoreRequest) -> Snapshot:
     for snapshot_id in reversed(repository.snapshot_ids()):
         snapshot = repository.snapshot(snapshot_id)
         if snapshot.finished <= request.at:
+            if moment_of(snapshot.id) > snapshot.finished:
+                log.warning("snapshot %s was taken while a clock was set back", snapshot.id)
             return snapshot
+        if snapshot.finished > clock.now():
+            log.warning("snapshot %s is passed over: its time is in the future", snapshot.id)
         oldest = snapshot
     when = f"the oldest was taken {oldest.finished.isoformat()}" if oldest else "there is none yet"
     raise SnapshotUnknown(f"no snapshot is as old as {request.at.isoformat()}; {when}")
