@@ -105,6 +105,11 @@ class Entry(NamedTuple):
     meta: Mapping[str, Any] = {}
 
     @property
+    def content_bytes(self) -> int:
+        """The size without the holes: what has to be stored, and needs room when it is restored."""
+        return self.size - sum(length for _, length in self.meta.get("holes", ()))
+
+    @property
     def text(self) -> str:
         """The path for people: bytes that are not UTF-8 are written as \\xNN."""
         return self.path.decode("utf-8", "backslashreplace")
@@ -153,8 +158,8 @@ def new_run_id(moment: datetime) -> str:
 def moment_of(run_id: str) -> datetime:
     """The time in front of a `new_run_id`; raises ValueError for anything else."""
     second, _, rest = run_id.partition("-")
-    moment = datetime.strptime(second, "%Y%m%dt%H%M%Sz")
-    return moment.replace(microsecond=int(rest[:5], 16), tzinfo=UTC)
+    moment = datetime.strptime(second + "+0000", "%Y%m%dt%H%M%Sz%z")
+    return moment.replace(microsecond=int(rest[:5], 16))
 
 
 def is_run_id(value: str) -> bool:

@@ -65,14 +65,13 @@ class Selection:
             if entry.refs:
                 yield from refs_of(entry, self._reader.read)
 
-    def chunks(self) -> Iterator[tuple[Entry, ChunkId]]:
-        """Every chunk of content that the selected entries name, and the lists of long ones."""
+    def chunks(self) -> Iterator[tuple[Entry, list[ChunkId]]]:
+        """The selected entries with the chunks of their content, and of the lists of long ones."""
         for entry in self.entries():
-            for chunk in named_chunks(entry):
-                yield entry, chunk
+            chunks = named_chunks(entry)
             if entry.indirect:
-                for ref in refs_of(entry, self._reader.read):
-                    yield entry, ref.chunk
+                chunks.extend(ref.chunk for ref in refs_of(entry, self._reader.read))
+            yield entry, chunks
 
     def _fitting(self, tree: TreeReader, spec: GitIgnoreSpec) -> Iterator[Entry]:
         above: list[Entry] = []

@@ -231,10 +231,9 @@ class Loader:
         info = look(here, name)
         if digest in (None, LEFT_OUT) or info is None or not stat.S_ISREG(info.st_mode):
             return None
-        size = entry.size + sum(length for _, length in entry.meta.get("holes", ()))
         meta = entry.meta
         same = (info.st_size, info.st_mtime_ns, info.st_mode & MODE_BITS) == (
-            size,
+            entry.size,
             meta["mtime"],
             meta["mode"],
         )

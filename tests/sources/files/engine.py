@@ -108,7 +108,8 @@ def _keep(made: Snapshot, item: Item) -> Entry:
     made.read.append(entry.path)
     digest = hashlib.sha256(content).digest()
     made.contents[digest] = content
-    return entry._replace(size=len(content), refs=digest)
+    holes = sum(length for _, length in entry.meta.get("holes", ()))
+    return entry._replace(size=len(content) + holes, refs=digest)
 
 
 def target_of(directory: Path, *, overwrite: bool = False) -> FilesTarget:
@@ -116,7 +117,7 @@ def target_of(directory: Path, *, overwrite: bool = False) -> FilesTarget:
 
 
 def load(snapshot: Snapshot, target: FilesTarget) -> LoadReport:
-    target.prepare(snapshot.entries, sum(entry.size for entry in snapshot.entries))
+    target.prepare(snapshot.entries, sum(entry.content_bytes for entry in snapshot.entries))
     report = target.load(snapshot.items())
     differing = target.compare(snapshot.entries)
     assert differing == []
