@@ -107,7 +107,7 @@ class Entry(NamedTuple):
     @property
     def content_bytes(self) -> int:
         """The size without the holes: what has to be stored, and needs room when it is restored."""
-        return self.size - sum(length for _, length in self.meta.get("holes", ()))
+        return self.size - sum(int(length) for _, length in self.meta.get("holes", ()))
 
     @property
     def text(self) -> str:
