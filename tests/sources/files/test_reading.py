@@ -169,7 +169,7 @@ def test_five_sparse_gibibytes_are_little_work(tmp_path: Path) -> None:
     entry = snapshot[b"image"]
     assert entry.kind is EntryKind.FILE
     assert entry.content_bytes < MIB
-    assert entry.size + sum(length for _, length in entry.meta["holes"]) == size
+    assert entry.size == size
     back = tmp_path / "back" / "image"
     assert (back.stat().st_size, back.stat().st_mtime_ns) == (size, entry.meta["mtime"])
     assert back.stat().st_blocks * 512 < MIB
