@@ -49,7 +49,16 @@ def phase_of(url: str) -> Phase:
 
 
 def _adapter(url: str) -> _Adapter:
-    scheme = urlsplit(url).scheme
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InvalidUrl("a source's address is not a URL") from error
+    scheme = parts.scheme
+    if "@" in parts.netloc:  # then no part of it is repeated
+        raise InvalidUrl(
+            "a source's address holds a user or a password, which it must not",
+            "Take them out of the URL: settings are shown, logged and kept in every snapshot.",
+        )
     if scheme not in _ADAPTERS:
         known = ", ".join(f"{name}://" for name in _ADAPTERS)
         raise InvalidUrl(

@@ -14,6 +14,7 @@ _BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9.-]{1,61}[a-z0-9])", re.ASCII)
 _PREFIX = re.compile(r"[a-z0-9_-][a-z0-9._-]*(?:/[a-z0-9_-][a-z0-9._-]*)*", re.ASCII)
 _REGION = re.compile(r"[a-z0-9-]{1,40}", re.ASCII)
 _SECRET = re.compile(r"secret|token|password|passwd|credential|access[-_]?key|signature", re.I)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DEFAULT_REGION = "us-east-1"
 _TIMEOUT_SECONDS = 120.0
 
@@ -69,6 +70,8 @@ def parse_location(url: str) -> Directory | Bucket:
     without an endpoint it is Amazon's. Path style is the default where an endpoint is given.
     Raises InvalidUrl, whose message repeats no part of a URL that seems to hold a secret.
     """
+    if _CONTROL.search(url):  # some of them urlsplit drops, and another place is named
+        raise InvalidUrl("a region's address holds a line break or another control character")
     try:
         parts = urlsplit(url)
         query = dict(

@@ -27,7 +27,9 @@ def directory_of(url: str) -> bytes:
     """The directory that a ``files:///dir`` names, of any bytes; raises InvalidUrl."""
     found = urlsplit(url)
     path = unquote_to_bytes(found.path)
-    plain = not (found.netloc or found.query or found.fragment or b"\0" in path)
+    # A line break that is not written as %0A would be dropped, and another directory named.
+    broken = any(ord(character) < 32 for character in url) or b"\0" in path
+    plain = not (found.netloc or found.query or found.fragment or broken)
     if found.scheme != "files" or not plain or not path.startswith(b"/"):
         raise InvalidUrl(
             f"{url!r} does not name a directory of this machine",
