@@ -54,10 +54,10 @@ def _adapter(url: str) -> _Adapter:
     except ValueError as error:
         raise InvalidUrl("a source's address is not a URL") from error
     scheme = parts.scheme
-    if "@" in parts.netloc:  # then no part of it is repeated
+    if ":" in parts.netloc.rpartition("@")[0]:  # then no part of it is repeated
         raise InvalidUrl(
-            "a source's address holds a user or a password, which it must not",
-            "Take them out of the URL: settings are shown, logged and kept in every snapshot.",
+            "a source's address holds a password, which it must not",
+            "Take it out of the URL: settings are shown, logged and kept in every snapshot.",
         )
     if scheme not in _ADAPTERS:
         known = ", ".join(f"{name}://" for name in _ADAPTERS)

@@ -121,7 +121,7 @@ WITH_SECRETS = [
 SOURCES = [
     "x", "files://", "files:", "file:///etc", "files://host/etc", "files:///a\0b", "files:relative",
     "postgresql://me:topsecret@127.0.0.1/db", "files:///etc?x=1", "🔑", "files://[", "files:///x#y",
-    "files://me:topsecret@host/etc",
+    "files://me:topsecret@host/etc", "files:///e\ntc", "files:///etc\t",
 ]  # fmt: skip
 
 
