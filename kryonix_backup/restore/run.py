@@ -17,6 +17,7 @@ from kryonix_backup.errors import (
     Damaged,
     KryonixError,
     ObjectExists,
+    RestoreError,
     ValidationFailed,
 )
 from kryonix_backup.events import Listener, Progress
@@ -57,30 +58,41 @@ def run_phase(
     phase is undone here, and told in the result.
     """
     history = _History.of(repository, plan)
-    if history.rolled_back:
+    if "rolled_back" in history.marks:
         raise ValidationFailed(
             f"restore {plan.restore} was rolled back", "Start a new restore, without --resume."
         )
     if phase in history.results:
         return history.results[phase]
-    result = _Run(repository, plan, history, listener, clock).phase(phase)
-    _record(repository, plan, {"phase": result.to_plain()})
+    run = _Run(repository, plan, history, listener, clock)
+    result = run.phase(phase)
+    run.note({"phase": result.to_plain()})
     return result
 
 
 def roll_back(repository: Repository, plan: RestorePlan) -> None:
-    """Put every target back as it was before the restore; may be run again after a crash."""
+    """
+    Put every target back as it was before the restore; may be run again after a crash.
+
+    Raises RestoreError once everything was switched over: what was there before is then dropped.
+    """
+    history = _History.of(repository, plan)
+    if "switched" in history.marks:
+        raise RestoreError(
+            f"restore {plan.restore} was completed, and what it replaced is gone",
+            "Restore an older snapshot to go back.",
+        )
     for step in reversed(plan.steps):
         _target(plan, step).roll_back()
-    if not _History.of(repository, plan).rolled_back:
-        _record(repository, plan, {"rolled_back": True})
+    if "rolled_back" not in history.marks:
+        _record(repository, plan, history.steps, {"rolled_back": True})
 
 
 def finish_restore(repository: Repository, plan: RestorePlan) -> RestoreReport:
     """What came of a restore, from its journal."""
     history = _History.of(repository, plan)
     phases = tuple(history.results[phase] for phase in Phase if phase in history.results)
-    status = ROLLED_BACK if history.rolled_back else status_of(plan, phases)
+    status = ROLLED_BACK if "rolled_back" in history.marks else status_of(plan, phases)
     return RestoreReport(plan, status, phases)
 
 
@@ -88,8 +100,9 @@ class _History(NamedTuple):
     """What the journal of a restore says."""
 
     results: dict[Phase, PhaseResult]
-    rolled_back: bool
+    marks: frozenset[str]
     failed: frozenset[str]
+    steps: int
 
     @classmethod
     def of(cls, repository: Repository, plan: RestorePlan) -> _History:
@@ -97,14 +110,16 @@ class _History(NamedTuple):
         done = [PhaseResult.from_plain(each["phase"]) for each in records if "phase" in each]
         return cls(
             {result.phase: result for result in done},
-            any("rolled_back" in each for each in records),
+            frozenset(mark for each in records for mark in each),
             frozenset(name for result in done for name in result.failed_sources),
+            len(records),
         )
 
 
-def _record(repository: Repository, plan: RestorePlan, record: dict[str, Any]) -> None:
+def _record(repository: Repository, plan: RestorePlan, step: int, record: dict[str, Any]) -> None:
+    """Write a step that was the next one when its work began: another runner's is not followed."""
     try:
-        repository.write_journal(plan.restore, len(repository.journal(plan.restore)), record)
+        repository.write_journal(plan.restore, step, record)
     except ObjectExists as error:
         raise AlreadyRunning(f"restore {plan.restore} is being run by another process") from error
 
@@ -134,8 +149,15 @@ class _Run:
         self._bytes = 0
         self._entries = 0
         self._lost = history.failed
+        self._marks = history.marks
+        self._step = history.steps
         self._failed_now: list[str] = []
         self._sources = repository.snapshot(plan.snapshot).sources
+
+    def note(self, record: dict[str, Any]) -> None:
+        """Write the next record of the journal; raises AlreadyRunning where another runner did."""
+        _record(self._repository, self._plan, self._step, record)
+        self._step += 1
 
     def phase(self, phase: Phase) -> PhaseResult:
         """Do it."""
@@ -165,21 +187,27 @@ class _Run:
     def _prepare(self) -> None:
         for step in self._plan.steps:
             with self._task(f"validate_backup_integrity {step.source}"):
-                self._check_chunks(step)
+                needed = self._check_chunks(step)
             with self._task(f"prepare_temporary_storage {step.source}"):
                 entries = self._selection(step).entries()
-                _target(self._plan, step).prepare(entries, step.bytes)
+                _target(self._plan, step).prepare(entries, needed)
 
-    def _check_chunks(self, step: RestoreStep) -> None:
+    def _check_chunks(self, step: RestoreStep) -> int:
+        """Find every chunk of a source in a pack that is there; the bytes of their content."""
         there, index = self._repository.present_packs(), self._repository.load_index()
-        for entry, chunk in self._selection(step).chunks():
-            if not index.is_in(chunk, there):
+        needed = 0
+        for entry, chunks in self._selection(step).chunks():
+            needed += entry.content_bytes
+            for chunk in chunks:
+                if index.is_in(chunk, there):
+                    continue
                 raise Damaged(
                     f"chunk {chunk.hex()} of {step.source}/{entry.text} is missing;"
                     f" snapshot {self._plan.snapshot} cannot be restored whole",
                     "Restore another snapshot, or bring the lost pack back from another region;"
                     " 'kryonix verify ID --level structure' names everything that is affected.",
                 )
+        return needed
 
     # ------------------------------------------------------------------ phases 2 to 5
 
@@ -230,21 +258,37 @@ class _Run:
     def _finalize(self) -> None:
         steps = [step for step in self._plan.steps if step.source not in self._lost]
         targets = [(step, _target(self._plan, step)) for step in steps]
+        # A run that goes on after a crash must neither compare what was moved into place already,
+        # nor offer to roll back what was partly dropped.
+        if "validated" not in self._marks:
+            for step, target in targets:
+                self._validate(step, target)
+            self.note({"validated": True})
+        if "switched" not in self._marks:
+            for step, target in targets:
+                with self._task(f"switch_over {step.source}"):
+                    target.commit()
+            self.note({"switched": True})
         for step, target in targets:
-            with self._task(f"validate_data_integrity {step.source}"):
-                differing = target.compare(self._selection(step).entries())
-                if differing:
-                    first = differing[0]
-                    raise ValidationFailed(
-                        f"{len(differing)} restored entries of {step.source} differ from the"
-                        f" snapshot, the first is {first.path!r}: {first.reason}"
-                    )
-        for step, target in targets:
-            with self._task(f"switch_over {step.source}"):
-                target.commit()
-        for step, target in targets:
+            self._clean_up(step, target)
+
+    def _validate(self, step: RestoreStep, target: Target) -> None:
+        with self._task(f"validate_data_integrity {step.source}"):
+            differing = target.compare(self._selection(step).entries())
+            if differing:
+                first = differing[0]
+                raise ValidationFailed(
+                    f"{len(differing)} restored entries of {step.source} differ from the"
+                    f" snapshot, the first is {first.path!r}: {first.reason}"
+                )
+
+    def _clean_up(self, step: RestoreStep, target: Target) -> None:
+        try:
             with self._task(f"cleanup_temporary_resources {step.source}"):
                 target.finish()
+        except KryonixError as error:
+            # Everything is in place by now: what is left over is no reason to undo it.
+            self._problems.append(Problem(step.source, error.message))
 
     # ------------------------------------------------------------------ all of them
 
