@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-
-from pathspec import GitIgnoreSpec
 
 from kryonix_backup.errors import Damaged
 from kryonix_backup.model import Blob, ChunkId, Entry, EntryKind
+from kryonix_backup.patterns import Patterns
 from kryonix_backup.repository.content import Ref, named_chunks, refs_of
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.snapshot import SourceResult
@@ -28,12 +26,12 @@ class Selection:
     ) -> None:
         self._repository = repository
         self._source = source
-        self._spec = GitIgnoreSpec.from_lines(include) if include else None
+        self._wanted = Patterns(include, ())
         self._reader = repository.reader()
 
     def totals(self) -> tuple[int, int]:
         """How many entries there are, and their bytes."""
-        if self._spec is None:
+        if self._wanted.all:
             return (
                 sum(part.entries for part in self._source.parts),
                 sum(part.bytes for part in self._source.parts),
@@ -48,7 +46,7 @@ class Selection:
         """The selected entries, in order."""
         for part in self._source.parts:
             tree = self._repository.tree(part.root, self._reader)
-            yield from tree.entries() if self._spec is None else self._fitting(tree, self._spec)
+            yield from tree.entries() if self._wanted.all else self._fitting(tree)
 
     def contents(self) -> Iterator[tuple[Entry, Iterator[Blob]]]:
         """The selected entries with their content; what is not read of one is passed over."""
@@ -73,28 +71,29 @@ class Selection:
                 chunks.extend(ref.chunk for ref in refs_of(entry, self._reader.read))
             yield entry, chunks
 
-    def _fitting(self, tree: TreeReader, spec: GitIgnoreSpec) -> Iterator[Entry]:
+    def _fitting(self, tree: TreeReader) -> Iterator[Entry]:
         above: list[Entry] = []
         given: set[bytes] = set()  # the directories above the present entry that were given
         moved: dict[bytes, bytes] = {}
         for entry in tree.entries():
             above = [each for each in above if _is_above(each.path, entry.path)]
             given = {each.path for each in above if each.path in given}
-            fits = spec.match_file(_matched(entry))
+            fits = self._fits(entry)
             if fits:
                 for each in above:
                     if each.path not in given:
                         given.add(each.path)
                         yield each
-                yield self._with_content(tree, entry, spec, moved)
+                yield self._with_content(tree, entry, moved)
             if entry.kind is EntryKind.DIRECTORY:
                 above.append(entry)
                 if fits:
                     given.add(entry.path)
 
-    def _with_content(
-        self, tree: TreeReader, entry: Entry, spec: GitIgnoreSpec, moved: dict[bytes, bytes]
-    ) -> Entry:
+    def _fits(self, entry: Entry) -> bool:
+        return self._wanted.includes(entry.path, directory=entry.kind is EntryKind.DIRECTORY)
+
+    def _with_content(self, tree: TreeReader, entry: Entry, moved: dict[bytes, bytes]) -> Entry:
         if entry.kind is not EntryKind.HARDLINK:
             return entry
         first = bytes(entry.meta["target"])
@@ -103,7 +102,7 @@ class Selection:
         original = next(tree.entries(first), None)
         if original is None or original.path != first:
             raise Damaged(f"the first name of the hard link {entry.text!r} is not in the snapshot")
-        if spec.match_file(_matched(original)):
+        if self._fits(original):
             return entry
         moved[first] = entry.path
         return original._replace(path=entry.path)
@@ -136,11 +135,6 @@ class _Pieces:
         for _ in self:
             pass
         return self._after
-
-
-def _matched(entry: Entry) -> str:
-    path = os.fsdecode(entry.path)
-    return path + "/" if entry.kind is EntryKind.DIRECTORY else path
 
 
 def _is_above(directory: bytes, path: bytes) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kryonix_backup.sources.files.patterns import Patterns
+from kryonix_backup.patterns import Patterns
 from kryonix_backup.sources.source import Size
 
 

@@ -62,8 +62,9 @@ class Places:
 
     def __init__(self, directory: bytes, restore: RestoreId) -> None:
         self.directory = directory
-        self.staging = b".kryonix-restore-" + restore.encode()
-        self.replaced = b".kryonix-replaced-" + restore.encode()
+        self.restore = restore.encode()
+        self.staging = b".kryonix-restore-" + self.restore
+        self.replaced = b".kryonix-replaced-" + self.restore
 
     def all(self) -> tuple[bytes, ...]:
         """Every name of ours that may be in the target before the first move."""

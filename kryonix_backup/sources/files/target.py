@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from kryonix_backup.errors import RestoreError
+from kryonix_backup.errors import AlreadyRunning, RestoreError
 from kryonix_backup.model import Blob, Entry, Problem, RestoreId
 from kryonix_backup.sources.files.comparing import Comparison
 from kryonix_backup.sources.files.folders import (
@@ -20,11 +22,13 @@ from kryonix_backup.sources.files.folders import (
 from kryonix_backup.sources.files.journal import JOURNAL, write_journal
 from kryonix_backup.sources.files.kernel import sync_file_system
 from kryonix_backup.sources.files.loading import Loader
-from kryonix_backup.sources.files.paths import restore_error, shown
+from kryonix_backup.sources.files.paths import reason_of, restore_error, shown
 from kryonix_backup.sources.files.planning import MovePlan, Survey, check_room
 from kryonix_backup.sources.files.staging import Places, open_own, write_to
 from kryonix_backup.sources.files.switch import Switch, clear_replaced
 from kryonix_backup.sources.source import LoadReport
+
+log = logging.getLogger(__name__)
 
 _DONE = b"done"
 
@@ -80,9 +84,11 @@ class FilesTarget:
             return Comparison(staging).run(entries)
 
     def commit(self) -> None:
-        """Move everything into place; raises WouldOverwrite, RestoreError."""
+        """Move everything into place; raises WouldOverwrite, AlreadyRunning, RestoreError."""
         with self._explained("cannot be switched to"):
             target = open_root(self._directory)
+            self._lock(target)
+            self._look_for_others(target)
             replaced = self._replaced(target)
             if replaced is not None and look(replaced.fd, _DONE):
                 return
@@ -98,11 +104,12 @@ class FilesTarget:
             os.fsync(replaced.fd)
 
     def roll_back(self) -> None:
-        """Put back what was there, and drop what was loaded; raises RestoreError."""
+        """Put back what was there, drop what was loaded; raises AlreadyRunning, RestoreError."""
         with self._explained("cannot be put back as it was"):
             target = self._places.target()
             if target is None:
                 return
+            self._lock(target)
             replaced = self._replaced(target)
             if replaced is None:
                 self._drop(target)
@@ -124,6 +131,37 @@ class FilesTarget:
             os.utime(target.fd, ns=(info.st_atime_ns, info.st_mtime_ns))
 
     # ------------------------------------------------------------------ their steps
+
+    def _lock(self, target: Handle) -> None:
+        """
+        Be the only one to move anything here, until the target is closed; raises AlreadyRunning.
+
+        Two restores at once would leave a mixture that neither of them knows of.
+        """
+        try:
+            fcntl.flock(target.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AlreadyRunning(
+                f"another restore is being switched to in {shown(self._directory)}",
+                "Wait for it to end, then go on with this one by --resume, or roll it back.",
+            ) from error
+        except OSError as error:
+            log.info("%s cannot be locked: %s", shown(self._directory), reason_of(error))
+
+    def _look_for_others(self, target: Handle) -> None:
+        """Raise RestoreError where another restore was stopped in the middle of its moves."""
+        start = self._places.replaced.removesuffix(self._places.restore)
+        for name in map(os.fsencode, os.listdir(target.fd)):
+            if not name.startswith(start) or name == self._places.replaced:
+                continue
+            place = open_own(target, name)
+            if place is not None and look(place.fd, JOURNAL) and not look(place.fd, _DONE):
+                other = shown(name.removeprefix(start))
+                raise RestoreError(
+                    f"restore {other} was stopped while it was switched to in"
+                    f" {shown(self._directory)}",
+                    f"Go on with it by --resume {other}, or roll it back, and then restore again.",
+                )
 
     def _replaced(self, target: Handle) -> Handle | None:
         """The directory with the journal, open; None as long as no move was made."""

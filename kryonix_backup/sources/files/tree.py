@@ -10,12 +10,12 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from kryonix_backup.clock import Clock, SystemClock
 from kryonix_backup.errors import InvalidUrl, SourceMissing, SourceUnreadable
 from kryonix_backup.model import Entry, Problem
+from kryonix_backup.patterns import Patterns
 from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.files.folders import Handle, open_root
 from kryonix_backup.sources.files.measuring import measure_tree
 from kryonix_backup.sources.files.metadata import Owners
 from kryonix_backup.sources.files.paths import reason_of, shown
-from kryonix_backup.sources.files.patterns import Patterns
 from kryonix_backup.sources.files.reading import Context
 from kryonix_backup.sources.files.walk import Walk, list_names
 from kryonix_backup.sources.source import Dump, Finding, Item, Size

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from kryonix_backup.model import Entry, EntryKind, sort_key
+from kryonix_backup.patterns import Patterns
 from kryonix_backup.sources.files.folders import KEPT_OPEN, Folder, Handle, open_inside
 from kryonix_backup.sources.files.metadata import beside, describe
 from kryonix_backup.sources.files.paths import reason_of
-from kryonix_backup.sources.files.patterns import Patterns
 from kryonix_backup.sources.files.reading import Content, Context
 from kryonix_backup.sources.source import Item
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from kryonix_backup.patterns import Patterns
 from kryonix_backup.sources.files.measuring import measure_tree
-from kryonix_backup.sources.files.patterns import Patterns
 from kryonix_backup.sources.files.tree import PART
 from kryonix_backup.sources.source import Size
 from tests.sources.files.engine import source_of, write

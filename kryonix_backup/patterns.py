@@ -1,7 +1,7 @@
 """
-Which entries of a tree are backed up, in gitignore's own syntax.
+Which entries of a tree are meant, in gitignore's own syntax.
 
-Without `include` everything is. With it, only what fits it, and the directories above that.
+Without `include` all are. With it, only what fits it, and the directories above that.
 What fits `exclude` is left out, whatever `include` says, and an excluded directory is not entered:
 nothing below it can be brought back by another pattern, as in git.
 """
@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-
-from pathspec import GitIgnoreSpec
+from typing import TYPE_CHECKING
 
 from kryonix_backup.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 
 class Patterns:
@@ -35,6 +37,8 @@ class Patterns:
 
 
 def _spec(lines: Sequence[str]) -> GitIgnoreSpec:
+    from pathspec import GitIgnoreSpec
+
     for line in lines:
         try:
             GitIgnoreSpec.from_lines([line])

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kryonix_backup.errors import ConfigError
-from kryonix_backup.sources.files.patterns import Patterns
+from kryonix_backup.patterns import Patterns
 from tests.sources.files.engine import back_up, write
 
 
