@@ -3,8 +3,8 @@ What sizes of chunks and frames cost and win, on a tree and its edited version.
 
     .venv/bin/python benchmarks/chunk_size.py --kit ../shared/bench --work /tmp/chunks
 
-For each pair of an average chunk and a frame: the CPU seconds of a first backup, what it stored, how
-many chunks it named, and what a second one added after the kit's edits of 3 %.
+For each pair of an average chunk and a frame: the CPU seconds of a first backup, what it stored,
+how many chunks it named, and what a second one added after the kit's edits of 3 %.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ Measure the engine beside restic and borg on the same tree, in one run.
 
     .venv/bin/python benchmarks/engine.py --kit ../shared/bench --work /tmp/bench --bin-dir BORG/bin
     .venv/bin/python benchmarks/engine.py --kit ../shared/bench --work /tmp/bench --s3
-    .venv/bin/python benchmarks/engine.py --kit ../shared/bench --work /tmp/bench4 --mib 4096 --alone
+    .venv/bin/python benchmarks/engine.py --kit ../shared/bench --work /tmp/big --mib 4096 --alone
 
 The kit (`gen_dataset.py`, `peers.py`) makes the tree, edits 3 % of it, rotates the order of the
 programs and compares every restored tree with its source; this file only says how `kryonix` is

@@ -115,7 +115,7 @@ def test_too_few_iterations_are_refused() -> None:
 
 
 def test_a_master_neither_prints_nor_pickles() -> None:
-    for master, secret in ((key_file(), "\\x07"), (_passphrase("correct horse"), "correct")):
+    for master, secret in ((key_file(), "\\x07" * 4), (_passphrase("correct horse"), "correct")):
         master.wrap(Secret(bytes(32)), b"")
         assert secret not in repr(master) + repr(vars(master))
         with pytest.raises(TypeError):
