@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Any
 
 from kryonix_backup.clock import Clock
-from kryonix_backup.errors import Damaged, ObjectMissing
+from kryonix_backup.errors import Damaged, ObjectMissing, RepositoryError, SnapshotUnknown
 from kryonix_backup.events import Listener, Progress
 from kryonix_backup.model import ChunkId, Entry, PackId, TenantId
 from kryonix_backup.repository.content import list_chunks, refs_of
@@ -115,8 +115,6 @@ class _Verification:
         self, repository: Repository, level: Level, listener: Listener, clock: Clock
     ) -> None:
         self._repository = repository
-        self._index = repository.load_index()
-        self._reader = repository.reader()
         self._level = level
         self._listener = listener
         self._clock = clock
@@ -129,6 +127,11 @@ class _Verification:
         self._bytes_read = 0
 
     def run(self, wanted: Sequence[str]) -> VerifyReport:
+        # Snapshots first, then the index, then the packs: the reverse of the order of writing, so
+        # that a backup that goes on meanwhile is not taken for damage.
+        snapshots = wanted or self._repository.snapshot_ids()
+        self._index = self._repository.load_index()
+        self._reader = self._repository.reader()
         packs = self._index.packs()
         self._there = self._repository.present_packs()
         for pack in set(packs) - self._there:
@@ -136,14 +139,12 @@ class _Verification:
         # Packs are read first: what is damaged in them is then traced to entries in one pass.
         to_read = [packs[pack] for pack in self._picked(sorted(self._there))]
         self._read_packs(to_read)
-        count = 0
-        for each in wanted or self._repository.snapshot_ids():
-            count += 1
+        for each in snapshots:
             self._check_snapshot(each)
         return VerifyReport(
             tenant=self._repository.tenant,
             level=self._level,
-            snapshots=count,
+            snapshots=len(snapshots),
             packs=len(packs),
             packs_read=len(to_read),
             chunks=len(self._index),
@@ -174,7 +175,9 @@ class _Verification:
     def _check_snapshot(self, wanted: str) -> None:
         try:
             snapshot = self._repository.snapshot(wanted)
-        except (Damaged, ObjectMissing) as error:
+        except SnapshotUnknown:
+            raise
+        except (RepositoryError, ObjectMissing) as error:
             self._blame(f"{SNAPSHOTS}{wanted}", error.message, f"snapshot {wanted}")
             return
         for source in snapshot.sources.values():

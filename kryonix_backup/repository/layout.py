@@ -56,7 +56,7 @@ class Format(NamedTuple):
             raise Damaged(f"{FORMAT} is not that of a repository")
         if version != FORMAT_VERSION or names_by != "blake3":
             raise FormatUnsupported(
-                f"the repository has format {version} ({names_by}), not {FORMAT_VERSION} (blake3)"
+                f"{FORMAT} says format {version} ({names_by}), not {FORMAT_VERSION} (blake3)"
             )
         return cls(repository, created)
 
