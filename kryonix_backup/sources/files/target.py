@@ -87,21 +87,9 @@ class FilesTarget:
         """Move everything into place; raises WouldOverwrite, AlreadyRunning, RestoreError."""
         with self._explained("cannot be switched to"):
             target = open_root(self._directory)
-            self._lock(target)
-            self._look_for_others(target)
-            replaced = self._replaced(target)
-            if replaced is not None and look(replaced.fd, _DONE):
-                return
-            staging = self._places.staged(target)
-            if replaced is None:
-                replaced = self._plan(target, staging)
-            switch = Switch(target, replaced)
-            switch.make(staging)
-            remove_tree(target.fd, self._places.staging)
-            switch.settle_root()
-            sync_file_system(target.fd)
-            write_to(replaced, _DONE).close()
-            os.fsync(replaced.fd)
+            with self._locked(target):
+                self._look_for_others(target)
+                self._switch(target)
 
     def roll_back(self) -> None:
         """Put back what was there, drop what was loaded; raises AlreadyRunning, RestoreError."""
@@ -109,12 +97,12 @@ class FilesTarget:
             target = self._places.target()
             if target is None:
                 return
-            self._lock(target)
-            replaced = self._replaced(target)
-            if replaced is None:
-                self._drop(target)
-            else:
-                self._undo(target, replaced)
+            with self._locked(target):
+                replaced = self._replaced(target)
+                if replaced is None:
+                    self._drop(target)
+                else:
+                    self._undo(target, replaced)
 
     def finish(self) -> None:
         """Remove what the moves replaced; does nothing before `commit`."""
@@ -132,9 +120,10 @@ class FilesTarget:
 
     # ------------------------------------------------------------------ their steps
 
-    def _lock(self, target: Handle) -> None:
+    @contextmanager
+    def _locked(self, target: Handle) -> Iterator[None]:
         """
-        Be the only one to move anything here, until the target is closed; raises AlreadyRunning.
+        Be the only one to move anything here; raises AlreadyRunning.
 
         Two restores at once would leave a mixture that neither of them knows of.
         """
@@ -145,8 +134,14 @@ class FilesTarget:
                 f"another restore is being switched to in {shown(self._directory)}",
                 "Wait for it to end, then go on with this one by --resume, or roll it back.",
             ) from error
-        except OSError as error:
+        except OSError as error:  # not every network file system has locks
             log.info("%s cannot be locked: %s", shown(self._directory), reason_of(error))
+            yield
+            return
+        try:
+            yield
+        finally:
+            fcntl.flock(target.fd, fcntl.LOCK_UN)
 
     def _look_for_others(self, target: Handle) -> None:
         """Raise RestoreError where another restore was stopped in the middle of its moves."""
@@ -162,6 +157,21 @@ class FilesTarget:
                     f" {shown(self._directory)}",
                     f"Go on with it by --resume {other}, or roll it back, and then restore again.",
                 )
+
+    def _switch(self, target: Handle) -> None:
+        replaced = self._replaced(target)
+        if replaced is not None and look(replaced.fd, _DONE):
+            return
+        staging = self._places.staged(target)
+        if replaced is None:
+            replaced = self._plan(target, staging)
+        switch = Switch(target, replaced)
+        switch.make(staging)
+        remove_tree(target.fd, self._places.staging)
+        switch.settle_root()
+        sync_file_system(target.fd)
+        write_to(replaced, _DONE).close()
+        os.fsync(replaced.fd)
 
     def _replaced(self, target: Handle) -> Handle | None:
         """The directory with the journal, open; None as long as no move was made."""
