@@ -30,6 +30,8 @@ _WORKER = {
     # A worker looks for runs as often; the default of 10 s is long when a person waits.
     "PREFECT_WORKER_QUERY_SECONDS": "2",
     "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+    # What the engine warns of stands among the run's own logs.
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "kryonix_backup",
 }
 _TENANTS = ("KRYONIX_", "AWS_")
 _SERVER_ALONE = ("PREFECT_SERVER_ENCRYPTION_KEY", "PREFECT_SERVER_DATABASE_CONNECTION_URL")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import suppress
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import (
@@ -25,15 +26,14 @@ def ensure_pools(client: SyncPrefectClient) -> None:
     """Make each tier's process pool with its queues, where they are missing."""
     template = ProcessWorker.get_default_base_job_template()
     for pool in POOLS:
-        try:
+        with suppress(ObjectAlreadyExists):
             client.create_work_pool(
                 WorkPoolCreate(name=pool, type="process", base_job_template=template)
             )
-        except ObjectAlreadyExists:
-            pass
         there = {queue.name for queue in client.read_work_queues(work_pool_name=pool)}
         for queue in [name for name in QUEUES if name not in there]:
-            client.create_work_queue(queue, priority=QUEUES[queue], work_pool_name=pool)
+            with suppress(ObjectAlreadyExists):  # a request that was tried again
+                client.create_work_queue(queue, priority=QUEUES[queue], work_pool_name=pool)
 
 
 def run_flows_directly(client: SyncPrefectClient) -> None:
@@ -57,6 +57,7 @@ def ensure_limit(client: SyncPrefectClient) -> None:
     try:
         client.read_global_concurrency_limit_by_name(BACKUPS_LIMIT)
     except ObjectNotFound:
-        client.create_global_concurrency_limit(
-            GlobalConcurrencyLimitCreate(name=BACKUPS_LIMIT, limit=BACKUPS_AT_ONCE)
-        )
+        with suppress(ObjectAlreadyExists):
+            client.create_global_concurrency_limit(
+                GlobalConcurrencyLimitCreate(name=BACKUPS_LIMIT, limit=BACKUPS_AT_ONCE)
+            )

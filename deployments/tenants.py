@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from prefect.exceptions import ObjectAlreadyExists
 from pydantic import HttpUrl, TypeAdapter
 
 from blocks.key import KeyBlock
@@ -27,7 +28,11 @@ def show_logo_of(url: str, env: Mapping[str, str]) -> None:
 def register_blocks() -> None:
     """Make the block types known to the server."""
     for block in BLOCKS:
-        block.register_type_and_schema()
+        try:
+            block.register_type_and_schema()
+        except ObjectAlreadyExists:
+            # A request that is tried again meets what its first try has made; now it is there.
+            block.register_type_and_schema()
 
 
 def save_tenant(settings: TenantSettings) -> None:

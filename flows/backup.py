@@ -35,7 +35,7 @@ def backup_tenant(
         running = [
             back_up_source.submit(tenant, opened["session"], source) for source in opened["sources"]
         ]
-        results = [source.result() for source in running]
+        results: list[Any] = [source.result() for source in running]
         report = publish_snapshot(tenant, opened["session"], results)
         line = report_backup(tenant, report)
     return Completed(message=line, data=report)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from prefect import task
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from blocks.names import qualified
 from kryonix_backup.errors import ConfigError
@@ -14,6 +16,7 @@ from kryonix_backup.sdk.client import Session, SourceResult
 from tasks.connection import connect
 from tasks.policy import HOUR_S, MINUTE_S, POLICY
 from tasks.progress import ProgressBoard
+from tasks.report import source_line
 from tasks.run import tag_run
 
 Plain = dict[str, Any]
@@ -48,11 +51,11 @@ def open_backup(tenant: str, kind: BackupKind, sources: Sequence[str]) -> Opened
 # No time limit of its own: Prefect cannot stop a task that runs in a thread. The flow's limit
 # ends the process, and the store's client limits every request.
 @task(name="back up a source", task_run_name="back up {source} of {tenant}", **POLICY)
-def back_up_source(tenant: str, session: Plain, source: str) -> Plain:
+def back_up_source(tenant: str, session: Plain, source: str) -> State[Plain]:
     """Back up one source; only its counts leave the task."""
     with ProgressBoard(qualified(tenant, source), f"back up {source} of {tenant}") as board:
         result = connect(tenant).back_up_source(Session.from_plain(session), source, board.listen)
-    return result.to_plain()
+    return Completed(message=source_line(result), data=result.to_plain())
 
 
 @task(

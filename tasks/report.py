@@ -9,6 +9,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from kryonix_backup.cli.text import duration, size
+from kryonix_backup.sdk.client import PhaseResult, SourceResult
 from tasks.policy import MINUTE_S, POLICY
 from tasks.run import note_facts
 
@@ -61,6 +62,20 @@ def report_tenant(tenant: str, settings: Plain) -> str:
              for row in settings["sources"]]  # fmt: skip
     create_table_artifact(rows, key=f"tenant-{tenant}", description=f"{tenant} is ready")
     return f"{tenant} is ready: run 'kryonix flow backup {tenant}'"
+
+
+def source_line(result: SourceResult) -> str:
+    """What one source came to, for the state of its task."""
+    line = f"{size(result.bytes_read)} read, {size(result.bytes_stored)} stored"
+    count = len(result.problems)
+    return line if not count else f"{line}; {count} entries could not be saved as they are"
+
+
+def phase_line(result: PhaseResult) -> str:
+    """What one phase came to, for the state of its task."""
+    line = f"{result.status}, {size(result.bytes)} restored"
+    count = len(result.problems)
+    return line if not count else f"{line}; {count} problems"
 
 
 def backup_table(report: Mapping[str, Any]) -> list[Row]:
@@ -149,7 +164,7 @@ def restore_text(report: Mapping[str, Any]) -> str:
         f"Snapshot {report['snapshot']}, {figures}.",
         "",
         f"- Validation: {report['validation']['status']}",
-        f"- Undo it: `kryonix flow rollback {report['tenant']} restore={report['restore']}`",
+        f"- Other snapshots to go back to: `kryonix snapshots {report['tenant']}`",
     ]
     return "\n".join([*lines, *_problem_lines(report["problems"])])
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from prefect import task
 from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
+from prefect.states import Completed
 
 from blocks.names import qualified
 from kryonix_backup.model import Phase
@@ -14,6 +16,7 @@ from kryonix_backup.sdk.client import RestorePlan, RestoreRequest
 from tasks.connection import connect
 from tasks.policy import HOUR_S, MINUTE_S, POLICY, Policy
 from tasks.progress import ProgressBoard
+from tasks.report import phase_line
 from tasks.run import note_facts, tag_run
 
 Plain = dict[str, Any]
@@ -96,14 +99,14 @@ def resume_restore(tenant: str, restore: str) -> Plain:
     timeout_seconds=24 * HOUR_S,
     **CHECKPOINT,
 )
-def run_phase(tenant: str, plan: Plain, phase: str) -> Plain:
+def run_phase(tenant: str, plan: Plain, phase: str) -> State[Plain]:
     """Run one phase; its outcome is in the journal before the task ends."""
     key = qualified(tenant, phase.replace("_", "-"))
     with ProgressBoard(key, f"{phase} of {tenant}") as board:
         result = connect(tenant).run_phase(
             RestorePlan.from_plain(plan), Phase[phase.upper()], board.listen
         )
-    return result.to_plain()
+    return Completed(message=phase_line(result), data=result.to_plain())
 
 
 @task(

@@ -84,7 +84,7 @@ def test_a_run_shows_its_steps_by_names_that_an_operator_knows(
 
 def test_a_run_shows_its_table(page: Page, pictures: Path, backup: dict[str, Any]) -> None:
     page.goto(backup["url"])
-    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("Artifacts", exact=True).first.click()
 
     expect(page.get_by_text("backup-acme").first).to_be_visible(timeout=PATIENCE_MS)
     page.wait_for_timeout(1000)

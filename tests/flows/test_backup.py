@@ -59,8 +59,8 @@ def test_what_is_stored_is_not_stored_again(onboarded: Tenant) -> None:
 
     again = run(onboarded.id).result()
 
-    assert again["bytes_new"] == 0
-    assert again["bytes_read"] > 0
+    assert again["bytes_new"] < 5000  # leaves of the trees
+    assert again["bytes_read"] > 600_000
     assert {name for name in onboarded.stored() if name in before} == set(before)
 
 

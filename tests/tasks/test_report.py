@@ -62,7 +62,7 @@ def test_a_restore_is_told_phase_by_phase() -> None:
         {"Phase": "file_storage_restore", "Status": "failed", "Restored": "4.0 KiB",
          "Took": "1.0 s", "Tasks": "restore documents", "Problems": 1}
     ]  # fmt: skip
-    assert "kryonix flow rollback acme restore=20261123t214005z-01" in restore_text(RESTORE)
+    assert "kryonix snapshots acme" in restore_text(RESTORE)
     assert "- and 1 more" in restore_text(RESTORE)
 
 
