@@ -191,7 +191,7 @@ def test_a_signal_in_the_middle_exits_130(kryonix: Terminal, tmp_path: Path) -> 
         f"open({str(tmp_path / 'gate')!r}, 'w').close();"
         "sys.exit(main.main(['backup', 'acme']))"
     )
-    (tmp_path / "files" / "large").write_bytes(os.urandom(1 << 20) * 200)
+    (tmp_path / "files" / "large").write_bytes(os.urandom(256 << 20))
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
     (tmp_path / "gate").read_text()
     time.sleep(0.3)
