@@ -17,7 +17,13 @@ from enum import StrEnum
 from typing import Any
 
 from kryonix_backup.clock import Clock
-from kryonix_backup.errors import Damaged, ObjectMissing, RepositoryError, SnapshotUnknown
+from kryonix_backup.errors import (
+    Damaged,
+    KryonixError,
+    ObjectMissing,
+    RepositoryError,
+    SnapshotUnknown,
+)
 from kryonix_backup.events import Listener, Progress
 from kryonix_backup.model import ChunkId, Entry, PackId, TenantId
 from kryonix_backup.repository.content import list_chunks, refs_of
@@ -25,6 +31,7 @@ from kryonix_backup.repository.layout import SNAPSHOTS, pack_name
 from kryonix_backup.repository.pack import PackInfo
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.snapshot import PartResult
+from kryonix_backup.repository.tree import TreeReader
 
 _SAMPLE_SHARE = 30  # one pack in so many: read daily, everything is read within a month
 _READERS = 2
@@ -133,6 +140,7 @@ class _Verification:
         self._index = self._repository.load_index()
         self._reader = self._repository.reader()
         packs = self._index.packs()
+        self._reasons.update(self._index.damaged)
         self._there = self._repository.present_packs()
         for pack in set(packs) - self._there:
             self._reasons[pack_name(pack)] = "is missing, or has another length than was written"
@@ -191,13 +199,31 @@ class _Verification:
                 if (culprit := self._culprit(chunk)) is not None:
                     self._blame(culprit, "is damaged", f"{who} (its tree)")
             for leaf in tree.leaves():
-                # A leaf that other snapshots share is looked at once, as long as it is sound.
-                if leaf not in self._sound_leaves and self._check_leaf(tree.leaf(leaf), who):
-                    self._sound_leaves.add(leaf)
+                self._check_leaf(tree, leaf, who)
         except (Damaged, ObjectMissing) as error:
-            self._blame(part.root.chunk.hex(), error.message, f"{who} (its tree)")
+            self._blame_chunk(part.root.chunk, error, who)
 
-    def _check_leaf(self, entries: Sequence[Entry], who: str) -> bool:
+    def _check_leaf(self, tree: TreeReader, leaf: ChunkId, who: str) -> None:
+        # A leaf that other snapshots share is looked at once, as long as it is sound.
+        if leaf in self._sound_leaves:
+            return
+        try:
+            entries = tree.leaf(leaf)
+        except (Damaged, ObjectMissing) as error:
+            self._blame_chunk(leaf, error, who)
+            return
+        if self._check_entries(entries, who):
+            self._sound_leaves.add(leaf)
+
+    def _blame_chunk(self, chunk: ChunkId, error: KryonixError, who: str) -> None:
+        """Blame the pack of a part of a tree, or the chunk itself where its pack seemed sound."""
+        culprit = self._culprit(chunk) or f"chunk {chunk.hex()}"
+        if who not in (
+            each.removesuffix(" (its tree)") for each in self._affected.get(culprit, ())
+        ):
+            self._blame(culprit, error.message, f"{who} (its tree)")
+
+    def _check_entries(self, entries: Sequence[Entry], who: str) -> bool:
         sound = True
         for entry in entries:
             for culprit in self._culprits(entry):

@@ -148,6 +148,8 @@ class Index:
         self._segments: list[Segment] = []
         self.names: set[str] = set()
         """The index objects that are taken into account."""
+        self.damaged: dict[str, str] = {}
+        """Those that cannot be, and why."""
         self._lock = threading.Lock()
 
     def _merge_small(self) -> None:

@@ -21,11 +21,12 @@ from kryonix_backup.errors import (
     KryonixError,
     ObjectExists,
     ObjectMissing,
+    RepositoryError,
     RepositoryExists,
     RepositoryMissing,
     SnapshotUnknown,
 )
-from kryonix_backup.model import PackId, RestoreId, SnapshotId, TenantId, is_run_id
+from kryonix_backup.model import ChunkId, PackId, RestoreId, SnapshotId, TenantId, is_run_id
 from kryonix_backup.repository.codec import Codec, compressor, decompress
 from kryonix_backup.repository.index import Index, Segment
 from kryonix_backup.repository.layout import (
@@ -43,7 +44,7 @@ from kryonix_backup.repository.layout import (
     pack_name,
     snapshot_name,
 )
-from kryonix_backup.repository.pack import PackInfo, read_directory
+from kryonix_backup.repository.pack import PackInfo, Place, read_directory
 from kryonix_backup.repository.reader import ChunkReader, Shelf
 from kryonix_backup.repository.scrub import Scrubbed, scrub_pack
 from kryonix_backup.repository.snapshot import Snapshot
@@ -71,6 +72,8 @@ class Repository:
         self._keys = keys
         self._index = Index()
         self._index_lock = threading.Lock()
+        self._recovered: set[PackId] = set()
+        """Packs whose chunks are known from their own directories, and from no index object."""
 
     @classmethod
     def create(
@@ -181,18 +184,37 @@ class Repository:
     # ------------------------------------------------------------------ chunks
 
     def load_index(self) -> Index:
-        """Every segment that was written by now; those seen before are not fetched again."""
+        """
+        Every segment that was written by now; those seen before are not fetched again.
+
+        A damaged one is set aside, and the packs that no other one names are asked themselves: the
+        loss of an index object costs time, and the next backup writes it anew.
+        """
         with self._index_lock:
             names = [info.name for info in self.store.list(INDEX)]
             new = [name for name in names if name not in self._index.names]
             if new:
                 with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="index") as pool:
-                    segments = dict(zip(new, pool.map(self._segment, new), strict=True))
-                self._index.add(segments)
+                    segments = [each for each in pool.map(self._segment, new) if each is not None]
+                self._index.add(dict(segments))
+            if self._index.damaged.keys() & new:
+                self._recover()
             return self._index
 
-    def _segment(self, name: str) -> Segment:
-        return Segment.from_bytes(self._open(Kind.INDEX, name), name)
+    def _segment(self, name: str) -> tuple[str, Segment] | None:
+        try:
+            return name, Segment.from_bytes(self._open(Kind.INDEX, name), name)
+        except RepositoryError as error:
+            log.warning("%s is set aside: %s", name, error.message)
+            self._index.damaged[name] = error.message
+            return None
+
+    def _recover(self) -> None:
+        self._index.names.update(self._index.damaged)
+        found = self._directories(self._stored_packs())
+        if found:
+            self._recovered.update(info.id for info, _ in found)
+            self._index.add({f"{INDEX}in-memory": Segment.of(found)})
 
     def reader(self) -> ChunkReader:
         """A way to the content of chunks."""
@@ -230,7 +252,17 @@ class Repository:
         return {info.name: info.size for info in self.store.list(PACKS)}
 
     def _take_up(self, there: Mapping[str, int], vault: Vault) -> None:
-        known = {pack_name(pack) for pack in vault.index.packs()}
+        found = self._directories(there)
+        if found:
+            log.info("took up %d packs that no index names", len(found))
+            write_segment(vault, Segment.of(found))
+            self._recovered.difference_update(info.id for info, _ in found)
+
+    def _directories(
+        self, there: Mapping[str, int]
+    ) -> list[tuple[PackInfo, list[tuple[ChunkId, Place]]]]:
+        """What is in the packs that no index object names."""
+        known = {pack_name(pack) for pack in self._index.packs().keys() - self._recovered}
         found = []
         for name in sorted(set(there) - known):
             pack = PackId(name.rpartition("/")[2])
@@ -240,11 +272,9 @@ class Repository:
                 found.append(
                     read_directory(self.store, name, pack, there[name], self._keys, self.id)
                 )
-            except KryonixError as error:
+            except (RepositoryError, ObjectMissing) as error:
                 log.warning("%s is left aside: %s", name, error.message)
-        if found:
-            log.info("took up %d packs that a run before left without an index", len(found))
-            write_segment(vault, Segment.of(found))
+        return found
 
     def _marked(self) -> set[PackId]:
         """Packs that maintenance has announced to delete."""
