@@ -289,6 +289,30 @@ def test_what_depends_on_a_pack_is_named_to_the_entry(filled: Filled) -> None:
     assert not [each for each in damage.affects if each.startswith(first)]
 
 
+def test_a_damaged_leaf_does_not_hide_what_follows_it() -> None:
+    """A tree of many leaves, of which one is lost, and content that is lost after it."""
+    store = RecordingStore()
+    repository = new_repository(store)
+    many = {b"%05d" % number: Thing(kind=EntryKind.SOCKET) for number in range(3000)}
+    snapshot = back_up(repository, MemorySource(many)).snapshot
+    first = set(store.names("packs/"))
+    tree = {**many, b"00000": Thing(kind=EntryKind.FIFO), b"99999": Thing(_data(5))}
+    back_up(repository, MemorySource(tree), clock=FixedClock(NOON + DAY))
+    (old,) = first
+    for name in [*store.names("packs/"), f"snapshots/{snapshot.id}"]:
+        if name == old or name.startswith("snapshots/"):
+            del store.objects[name]
+    content = repository.load_index().find(repository.namer(_data(5)))
+    assert content is not None
+    lost = f"packs/{content.pack.id[:2]}/{content.pack.id}"
+    del store.objects[lost]
+
+    damage = {each.object: each.affects for each in _verify(reopened(store)).damage}
+
+    assert len(damage[old]) >= 1
+    assert [each for each in damage[lost] if each.endswith("files/99999")]
+
+
 @pytest.mark.parametrize("how", ["removed", *HURT])
 def test_a_hurt_snapshot_is_named_and_the_others_are_checked(filled: Filled, how: str) -> None:
     for name in filled.store.names("snapshots/"):

@@ -460,15 +460,48 @@ def test_present_packs_are_those_in_full_length() -> None:
     assert {pack_name(pack) for pack in repository.present_packs()} == {store.names("packs/")[1]}
 
 
-def test_an_index_object_that_was_hurt_is_named() -> None:
+@pytest.mark.parametrize("hurt", [0, 1, 2])
+def test_a_damaged_index_object_stops_nobody_and_is_written_anew(hurt: int) -> None:
     store = RecordingStore()
     repository = new_repository(store)
-    _keep(repository, b"one")
-    (name,) = store.names("index/")
+    for number in range(3):
+        _keep(repository, b"%d" % number)
+    name = store.names("index/")[hurt]
     store.objects[name] = store.objects[name][:-1]
 
-    with pytest.raises(Damaged, match=name):
-        reopened(store).load_index()
+    fresh = reopened(store)
+    assert [bytes(fresh.reader().read(fresh.namer(b"%d" % n))) for n in range(3)] == [
+        b"0", b"1", b"2",
+    ]  # fmt: skip
+    assert set(fresh.load_index().damaged) == {name}
+
+    counting = FaultyStore(store)
+    again = reopened(counting)
+    assert _keep(again, b"0", b"1", b"2", b"new") == 1
+    del store.objects[name]
+    healed = reopened(store)
+    assert healed.load_index().damaged == {}
+    assert len(healed.load_index()) == 4
+
+
+def test_without_any_index_object_the_next_run_writes_it_anew() -> None:
+    store = RecordingStore()
+    _keep(new_repository(store), b"one", b"two")
+    for name in store.names("index/"):
+        del store.objects[name]
+
+    assert _keep(reopened(store), b"one", b"two") == 0
+    assert reopened(store).load_index().find(reopened(store).namer(b"one")) is not None
+
+
+def test_a_store_that_does_not_answer_is_not_taken_for_a_damaged_pack() -> None:
+    store = RecordingStore()
+    _keep(new_repository(store), b"one")
+    for name in store.names("index/"):
+        del store.objects[name]
+
+    with pytest.raises(StoreUnavailable):
+        _keep(reopened(FaultyStore(store, get_range=[StoreUnavailable("gone")])), b"one")
 
 
 @pytest.mark.parametrize("fault", [StoreUnavailable("gone"), AnswerLost(StoreUnavailable("lost"))])
