@@ -76,7 +76,10 @@ def status() -> Answer:
         }
         return Answer(nothing, ["Prefect was never started here; run 'kryonix up'."], 1)
     running = there.alive() and local.answers(there.url)
-    line = f"Prefect {'runs' if running else 'does not run as it should'} at {there.url}"
+    if not there.any_alive():
+        line = "Prefect does not run; start it with 'kryonix up'"
+    else:
+        line = f"Prefect {'runs' if running else 'does not run as it should'} at {there.url}"
     plain = {**there.report(), "running": running}
     return Answer(plain, [line, *_workers(there)], 0 if running else 1)
 

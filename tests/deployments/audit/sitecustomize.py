@@ -21,5 +21,4 @@ def _note(event: str, arguments: tuple) -> None:  # type: ignore[type-arg]
             notes.write(f"{host} {sys.argv}\n")
 
 
-if "KRYONIX_TEST_OUTBOUND" in os.environ or os.environ.get("KRYONIX_TEST_OUTBOUND"):
-    sys.addaudithook(_note)
+sys.addaudithook(_note)
