@@ -1,0 +1,141 @@
+"""What `script/campaign` runs."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from kryonix_backup.testing.s3_servers import S3Server, start_seaweedfs
+from tests.integration.killing import Killing
+from tests.integration.stopping import Stopping
+from tests.integration.stores import Place
+from tests.integration.sweep import Sweep
+from tests.services.s3 import TENANT_A
+from tests.services.s3_proxy import (
+    Answer,
+    AnswerLost,
+    CutAnswer,
+    CutRequest,
+    Fault,
+    S3Proxy,
+    Silence,
+)
+
+Rows = dict[str, dict[str, int]]
+
+FAULTS: dict[str, Fault] = {
+    "cut while the request is sent": CutRequest(0),
+    "cut before the answer": AnswerLost(),
+    "cut within the answer": CutAnswer(7),
+    "503 SlowDown": Answer(503, "SlowDown"),
+    "500 InternalError": Answer(500, "InternalError"),
+    "503 without a word": Answer(503),
+    "429": Answer(429),
+    "silence": Silence(1.5),
+}
+
+
+def kill(work: Path, rounds: int, seed: int) -> Rows:
+    """Half of the rounds in a directory, half on S3."""
+    found: Rows = {}
+    with _server(work) as server:
+        places = {
+            "directory": Place.in_directory(work / "stores"),
+            "S3": Place.in_bucket(server, TENANT_A),
+        }
+        for number, (name, place) in enumerate(places.items()):
+            killing = Killing(place, work / name, seed + number)
+            for done in range(rounds // 2):
+                _progress(f"{name}: round {done + 1} of {rounds // 2}")
+                killing.round()
+            found[name] = dict(killing.tally.rows())
+    return found
+
+
+def restore(work: Path, rounds: int, seed: int) -> Rows:
+    """Half of the restores are gone on with, half undone; by SIGKILL and by SIGINT."""
+    found: Rows = {}
+    for by in (signal.SIGKILL, signal.SIGINT):
+        (work / by.name).mkdir()
+        stopping = Stopping(work / by.name, seed)
+        for done in range(rounds // 4):
+            _progress(f"{by.name}: round {done + 1} of {rounds // 4}")
+            stopping.resumed(by)
+            stopping.rolled_back(by)
+        found[by.name] = {f"stopped {name}": n for name, n in sorted(stopping.moments.items())}
+    return found
+
+
+def network(work: Path, rounds: int, seed: int) -> Rows:
+    """Every request of a backup, by processes: each fault once, and as an outage from there on."""
+    found: Rows = {}
+    with _server(work) as server, S3Proxy(server.endpoint) as proxy:
+        place = Place.in_bucket(server, TENANT_A, proxy.endpoint)
+        quick = Place(f"{place.url}&timeout=0.5", place.environment)
+        for name, fault in FAULTS.items():
+            for outage in (False, True):
+                label = f"{name}, {'from there on' if outage else 'once'}"
+                _progress(label)
+                folder = work / str(len(found))
+                where = quick if isinstance(fault, Silence) else place
+                sweep = Sweep(where, proxy, folder, by_command=True).run(fault, outage=outage)
+                codes = Counter(f"ended with {code}" for code in sweep.codes)
+                found[label] = {"requests broken": sweep.requests, **codes}
+    return found
+
+
+CAMPAIGNS = {"kill": kill, "restore": restore, "network": network}
+
+
+@contextmanager
+def _server(work: Path) -> Iterator[S3Server]:
+    with start_seaweedfs(work / "seaweedfs", [TENANT_A]) as server:
+        yield server
+
+
+def _progress(text: str) -> None:
+    Console(stderr=True).print(text, end="\n", highlight=False)
+
+
+def _table(title: str, rows: Rows) -> Table:
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    table = Table(title=title)
+    table.add_column("")
+    for column in rows:
+        table.add_column(column, justify="right")
+    for name in names:
+        table.add_row(name, *(str(row.get(name, 0)) for row in rows.values()))
+    return table
+
+
+def main() -> None:
+    """Run one campaign; an AssertionError is what it found."""
+    parser = argparse.ArgumentParser(prog="script/campaign", description=__doc__)
+    parser.add_argument("name", choices=list(CAMPAIGNS))
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", action="store_true")
+    asked = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="kryonix-campaign-"))
+    started = time.monotonic()
+    try:
+        rows = CAMPAIGNS[asked.name](work, asked.rounds, asked.seed)
+    finally:
+        if not asked.keep:
+            shutil.rmtree(work, ignore_errors=True)
+    took = time.monotonic() - started
+    Console(width=140).print(_table(f"{asked.name}, seed {asked.seed}, {took:.0f} s", rows))
+
+
+if __name__ == "__main__":
+    main()
