@@ -9,9 +9,6 @@ from tests.architecture.tree import ROOT, Module, modules
 # A module without a test module of its own, and where its tests are or why it needs none.
 TESTED_ELSEWHERE: dict[str, str] = {
     "kryonix_backup/errors.py": "tests/architecture/test_errors.py holds every error to account",
-    "kryonix_backup/testing/clock.py": "a double, held to account by every test that uses it",
-    "kryonix_backup/testing/repositories.py": "builds what tests of the repository use",
-    "kryonix_backup/testing/sources.py": "a double, held to account by the tests of backup",
 }
 
 
