@@ -13,12 +13,11 @@ from kryonix_backup.backup import pipeline as pipeline_module
 from kryonix_backup.backup.run import Session, back_up_source, begin, publish
 from kryonix_backup.chunking.fastcdc import ChunkSizes
 from kryonix_backup.errors import ConfigError, SourceError, StoreFull
-from kryonix_backup.events import Progress, quiet
+from kryonix_backup.events import quiet
 from kryonix_backup.model import KIB, MIB, BackupKind, EntryKind
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.snapshot import SourceResult
-from kryonix_backup.sources.source import Size
-from kryonix_backup.testing.clock import NOON, FixedClock, TickingClock
+from kryonix_backup.testing.clock import NOON, FixedClock
 from kryonix_backup.testing.faults import FaultyStore
 from kryonix_backup.testing.repositories import (
     ACME,
@@ -338,56 +337,6 @@ def test_a_session_is_published_once() -> None:
 
     assert again.snapshot == first.snapshot
     assert repository.snapshot_ids() == [session.snapshot]
-
-
-def test_a_look_ahead_that_fails_does_not_disturb_the_backup() -> None:
-    class Hasty(MemorySource):
-        """Cannot say how large it is."""
-
-        def measure(self, part: str) -> Size:
-            raise SourceError("it is gone")
-
-    told: list[Progress] = []
-    repository = new_repository()
-
-    back_up(repository, Hasty(THINGS), listener=told.append)
-
-    assert _read(repository) == _files(THINGS)
-    assert {progress.bytes_total for progress in told} == {0}
-
-
-def test_progress_grows_and_ends_with_what_was_counted() -> None:
-    told: list[Progress] = []
-    things = {b"%02d" % number: Thing(_data(number, MIB)) for number in range(12)}
-
-    report = back_up(
-        new_repository(), MemorySource(things, THINGS), listener=told.append, clock=TickingClock()
-    )
-
-    assert [p.bytes_done for p in told] == sorted(p.bytes_done for p in told)
-    assert [p.elapsed_s for p in told] == sorted(p.elapsed_s for p in told)
-    assert {progress.stage for progress in told} == {"backup"}
-    assert len(told) > 3
-    result = report.snapshot.sources["files"]  # type: ignore[index]
-    assert (told[-1].bytes_done, told[-1].entries_done) == (result.bytes_total, result.entries)
-    assert told[-1].bytes_total == 12 * MIB + 300 * KIB
-
-
-def test_a_quiet_run_does_not_look_ahead() -> None:
-    class Counting(MemorySource):
-        """Notes whether anyone asked."""
-
-        asked = 0
-
-        def measure(self, part: str) -> Size:
-            self.asked += 1
-            return super().measure(part)
-
-    source = Counting(THINGS)
-
-    back_up(new_repository(), source)
-
-    assert source.asked == 0
 
 
 def test_an_unknown_compression_is_refused_before_anything_is_stored() -> None:
