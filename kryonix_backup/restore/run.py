@@ -18,6 +18,8 @@ from kryonix_backup.errors import (
     KryonixError,
     ObjectExists,
     RestoreError,
+    StoreDenied,
+    StoreFull,
     ValidationFailed,
 )
 from kryonix_backup.events import Listener, Progress
@@ -45,7 +47,14 @@ _PROBLEMS_KEPT = 1000  # in a phase's record; there may be millions, and the cou
 
 def begin_restore(repository: Repository, plan: RestorePlan) -> None:
     """Write the plan into the journal: from here on the restore can be resumed."""
-    repository.write_journal(plan.restore, 0, {"plan": plan.to_plain()})
+    try:
+        repository.write_journal(plan.restore, 0, {"plan": plan.to_plain()})
+    except (StoreDenied, StoreFull) as error:
+        error.hint = (
+            "A restore keeps its journal in the repository: let it write a few KiB there, or"
+            " restore from a copy of it. 'kryonix cat' and 'kryonix ls' need no such right."
+        )
+        raise
 
 
 def run_phase(

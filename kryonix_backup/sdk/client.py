@@ -270,7 +270,7 @@ class Client:
 
     def begin_restore(self, plan: RestorePlan) -> None:
         """Write the plan into the journal: from here on the restore can be resumed."""
-        with self._named():
+        with self._named(), self._locked(plan):
             restore_run.begin_restore(self.repository, plan)
 
     def resume_restore(self, restore: str) -> RestorePlan:

@@ -6,11 +6,20 @@ import os
 from collections.abc import Mapping, Sequence
 
 from kryonix_backup.clock import Clock, SystemClock
-from kryonix_backup.errors import TenantExists, UsageError
+from kryonix_backup.errors import ConfigError, TenantExists, UsageError
 from kryonix_backup.model import TenantId, tenant_id
+from kryonix_backup.patterns import Patterns
 from kryonix_backup.sdk.client import Client
 from kryonix_backup.sdk.wiring import source_of
-from kryonix_backup.settings import PRIMARY, RegionSettings, RootKey, TenantSettings
+from kryonix_backup.settings import (
+    PRIMARY,
+    RegionSettings,
+    RootKey,
+    SourceSettings,
+    TenantSettings,
+)
+from kryonix_backup.sources.files.tree import directory_of
+from kryonix_backup.storage.location import Directory, parse_location
 from kryonix_backup.tenancy.registry import Registry
 
 _SYSTEM = SystemClock()
@@ -32,10 +41,32 @@ def add_tenant(
     registry.check(settings)
     for source in settings.sources:
         source_of(source)
+        for region in settings.regions:
+            _check_apart(source, region)
     root = RootKey.from_environment(env, settings.id)
     client = Client.onboard(settings, root, env=env, clock=clock)
     registry.add(settings)
     return client
+
+
+def _check_apart(source: SourceSettings, region: RegionSettings) -> None:
+    """Raise ConfigError where a repository would be backed up into itself, and grow for ever."""
+    place = parse_location(region.url)
+    if not isinstance(place, Directory) or not source.url.startswith("files:"):
+        return
+    tree = os.path.realpath(directory_of(source.url))
+    inside = os.path.relpath(os.path.realpath(os.fsencode(place.path)), tree)
+    parts = inside.split(b"/")
+    if parts[0] == b"..":
+        return
+    patterns = Patterns((), source.exclude)
+    above = (b"/".join(parts[:count]) for count in range(1, len(parts) + 1))
+    if not any(patterns.excludes(path, directory=True) for path in above):
+        raise ConfigError(
+            f"region {region.name} is inside source {source.name}: {region.url} is below"
+            f" {source.url}, and every backup would hold the ones before",
+            f"Use another directory, or --exclude {source.name}=/{os.fsdecode(inside)}/.",
+        )
 
 
 def list_tenants(env: Mapping[str, str] | None = None) -> list[TenantSettings]:

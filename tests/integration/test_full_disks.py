@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -263,6 +264,59 @@ def test_a_repository_that_this_user_may_not_read_is_not_taken_for_an_empty_one(
 
     assert machine.report("verify", "acme", "--level", "data")["status"] == "ok"
     assert len(machine.report("snapshots", "acme")["snapshots"]) == 1
+
+
+def test_a_repository_that_may_only_be_read_says_what_a_restore_needs_of_it(
+    machine: Command, tmp_path: Path
+) -> None:
+    _tree_of(machine, tmp_path)
+    machine.run("backup", "acme")
+    folders = [path for path in (tmp_path / "repository").rglob("*") if path.is_dir()]
+    for path in (tmp_path / "repository", *folders):
+        path.chmod(0o500)
+    to = f"docs=files://{tmp_path / 'out'}"
+
+    denied = machine.run("restore", "acme", "--to", to, expect=44, ordinary=True)
+
+    assert "journal in the repository" in denied.hint
+    assert not (tmp_path / "out").exists()
+    machine.run("cat", "acme", "latest", "docs/large/0.bin", "--json", ordinary=True)
+    assert machine.report("verify", "acme", "--level", "data", ordinary=True)["status"] == "ok"
+
+
+def test_a_home_that_cannot_be_written_stops_no_backup_and_says_what_a_restore_needs(
+    machine: Command, tmp_path: Path
+) -> None:
+    _tree_of(machine, tmp_path)
+    shutil.rmtree(machine.home / "outbox", ignore_errors=True)
+    machine.home.chmod(0o500)
+    to = f"docs=files://{tmp_path / 'out'}"
+
+    machine.run("backup", "acme", ordinary=True)
+    refused = machine.run("restore", "acme", "--to", to, expect=10, ordinary=True)
+
+    assert "Set KRYONIX_HOME" in refused.hint
+    assert not (tmp_path / "out").exists()
+    machine.home.chmod(0o700)
+    elsewhere = {"KRYONIX_HOME": str(tmp_path / "other")}
+    region = f"primary=file://{tmp_path / 'repository'}"
+    machine.run("restore", "acme", "--region", region, "--to", to, env=elsewhere)
+
+
+def test_a_repository_inside_its_own_source_is_refused(machine: Command, tmp_path: Path) -> None:
+    """It would be backed up into itself, and grow with every backup."""
+    (tmp_path / "tree/kept").mkdir(parents=True)
+    (tmp_path / "alias").symlink_to("tree/kept")
+    source = ["--source", f"docs=files://{tmp_path / 'tree'}"]
+    for place in ("tree", "tree/kept/repository", "alias/repository", "tree/../tree/x"):
+        region = ["--region", f"primary=file://{tmp_path / place}"]
+        refused = machine.run("tenant", "add", "acme", *region, *source, expect=10)
+        assert "is inside source docs" in refused.message
+    assert not list((tmp_path / "tree/kept").iterdir())
+
+    region = ["--region", f"primary=file://{tmp_path / 'tree/kept/repository'}"]
+    machine.run("tenant", "add", "acme", *region, *source, "--exclude", "docs=/kept/repository/")
+    assert machine.report("backup", "acme")["entries"] == 2
 
 
 def _tree_of(machine: Command, tmp_path: Path) -> Path:
