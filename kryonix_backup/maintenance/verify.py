@@ -34,7 +34,6 @@ from kryonix_backup.repository.snapshot import PartResult
 from kryonix_backup.repository.tree import TreeReader
 
 _SAMPLE_SHARE = 30  # one pack in so many: read daily, everything is read within a month
-_READERS = 2
 _AFFECTED_SHOWN = 100  # entries named for one damaged object; the count is always whole
 
 
@@ -171,7 +170,9 @@ class _Verification:
 
     def _read_packs(self, packs: Sequence[PackInfo]) -> None:
         total = sum(pack.size for pack in packs)
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="scrub") as pool:
+        with ThreadPoolExecutor(
+            self._repository.store.parallel, thread_name_prefix="scrub"
+        ) as pool:
             for pack, reason, bad in pool.map(self._repository.scrubber(), packs):
                 self._bytes_read += pack.size
                 if reason:
