@@ -33,6 +33,8 @@ from tests.services.s3_proxy import (
 
 Rows = dict[str, dict[str, int]]
 
+_MOST_COLUMNS = 3
+SILENCE = "silence"
 FAULTS: dict[str, Fault] = {
     "cut while the request is sent": CutRequest(0),
     "cut before the answer": AnswerLost(),
@@ -41,8 +43,10 @@ FAULTS: dict[str, Fault] = {
     "500 InternalError": Answer(500, "InternalError"),
     "503 without a word": Answer(503),
     "429": Answer(429),
-    "silence": Silence(1.5),
+    SILENCE: Silence(1.5),
 }
+# Those that are also tried as an outage, where each backup ends after half a minute at most.
+LAST = ("cut before the answer", "503 SlowDown", "500 InternalError", SILENCE)
 
 
 def kill(work: Path, rounds: int, seed: int) -> Rows:
@@ -77,20 +81,19 @@ def restore(work: Path, rounds: int, seed: int) -> Rows:
 
 
 def network(work: Path, rounds: int, seed: int) -> Rows:
-    """Every request of a backup, by processes: each fault once, and as an outage from there on."""
+    """Every request of a backup broken: once, by the SDK, and from there on, by processes."""
     found: Rows = {}
     with _server(work) as server, S3Proxy(server.endpoint) as proxy:
         place = Place.in_bucket(server, TENANT_A, proxy.endpoint)
         quick = Place(f"{place.url}&timeout=0.5", place.environment)
-        for name, fault in FAULTS.items():
-            for outage in (False, True):
-                label = f"{name}, {'from there on' if outage else 'once'}"
-                _progress(label)
-                folder = work / str(len(found))
-                where = quick if isinstance(fault, Silence) else place
-                sweep = Sweep(where, proxy, folder, by_command=True).run(fault, outage=outage)
-                codes = Counter(f"ended with {code}" for code in sweep.codes)
-                found[label] = {"requests broken": sweep.requests, **codes}
+        for name, outage in [*((each, False) for each in FAULTS), *((each, True) for each in LAST)]:
+            label = f"{name}, {'from there on' if outage else 'once'}"
+            where = quick if name == SILENCE else place
+            sweep = Sweep(where, proxy, work / str(len(found)), by_command=outage)
+            result = sweep.run(FAULTS[name], outage=outage)
+            codes = Counter(f"ended with {code}" for code in result.codes)
+            found[label] = {"requests broken": result.requests, **codes}
+            _progress(f"{label}: {found[label]}")
     return found
 
 
@@ -107,14 +110,20 @@ def _progress(text: str) -> None:
     Console(stderr=True).print(text, end="\n", highlight=False)
 
 
-def _table(title: str, rows: Rows) -> Table:
-    names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    table = Table(title=title)
-    table.add_column("")
-    for column in rows:
-        table.add_column(column, justify="right")
+def _table(title: str, found: Rows) -> Table:
+    """A column for each place, or a row where there are many of them."""
+    names = list(dict.fromkeys(name for row in found.values() for name in row))
+    table = Table("", title=title)
+    if len(found) <= _MOST_COLUMNS:
+        for label in found:
+            table.add_column(label, justify="right")
+        for name in names:
+            table.add_row(name, *(str(row.get(name, 0)) for row in found.values()))
+        return table
     for name in names:
-        table.add_row(name, *(str(row.get(name, 0)) for row in rows.values()))
+        table.add_column(name, justify="right")
+    for label, row in found.items():
+        table.add_row(label, *(str(row.get(name, 0)) for name in names))
     return table
 
 

@@ -32,15 +32,17 @@ BEFORE, PACKS, INDEX, SNAPSHOT, ENDED = (
     "packs stored, none in the index",
     "a part in the index, no snapshot",
     "after the snapshot was published",
-    "it had ended already",
+    "(not counted: it had ended already)",
 )
 _FRESH = 0.15  # the share of rounds that begin with a new repository
 _RESTORE_EVERY = 10
+_LEAVING_S = 0.06  # what Python takes to end
 _FIRST_GUESS_S = 1.2
-# Half of the kills come at a random moment of the measured duration; much of that is the start of
-# Python, so the other half waits for the store to show that the work has begun.
-_BY_TIME = 0.5
-_OBJECTS_AWAITED = 4
+# Some kills come at a random moment of the whole run, of which much is the start of Python; some
+# within the work at its end, as long as it took the last time; the others wait for the store to
+# show that the work has begun.
+_AT_ANY_TIME, _AT_WORK = 0.2, 0.6
+_OBJECTS_AWAITED = 3
 
 
 @dataclass
@@ -58,9 +60,9 @@ class Tally:
     def rows(self) -> list[tuple[str, int]]:
         """The figures with what they are of."""
         return [
-            ("rounds", self.rounds),
-            *((f"killed {moment}", self.moments[moment]) for moment in (BEFORE, PACKS, INDEX)),
-            *((f"killed {moment}", self.moments[moment]) for moment in (SNAPSHOT, ENDED)),
+            ("backups killed", self.rounds),
+            *((moment, self.moments[moment]) for moment in (BEFORE, PACKS, INDEX, SNAPSHOT)),
+            (ENDED, self.moments[ENDED]),
             *((f"of a {kind} backup", count) for kind, count in sorted(self.kinds.items())),
             ("of a 'tenant add' before the first backup", self.onboardings),
             ("snapshots verified with --level data", self.verified),
@@ -77,7 +79,7 @@ class Killing:
         self._work = work
         self._rng = Random(seed)
         self._command = Command.with_key_file(work / "home", **place.environment)
-        self._took: dict[str, float] = {}
+        self._took: dict[str, tuple[float, float]] = {}
         self._states: dict[str, dict[str, trees.Seen]] = {}
         self._url = ""
         self.tally = Tally()
@@ -91,7 +93,8 @@ class Killing:
             trees.edit(self._work / "tree", self._rng)
         kind = self._rng.choice(("full", "incremental"))
         label = f"first {kind}" if first else f"later {kind}"
-        self._kill_a_backup(label, kind)
+        while self._kill_a_backup(label, kind) == ENDED:
+            trees.edit(self._work / "tree", self._rng)  # it was too late: once more
         self._verify()
         self._complete(label, kind)
         self._verify()
@@ -119,12 +122,15 @@ class Killing:
         if not listed:
             self._command.run(*words)
 
-    def _kill_a_backup(self, label: str, kind: str) -> None:
+    def _kill_a_backup(self, label: str, kind: str) -> str:
         store = store_of(self._url, self._command)
         before = object_sizes(store)
         words = ["backup", "acme", "--kind", kind, "--json"]
-        if self._rng.random() < _BY_TIME:
+        how = self._rng.random()
+        if how < _AT_ANY_TIME:
             outcome = self._command.struck(self._moment(label, 0.25), *words)
+        elif how < _AT_WORK:
+            outcome = self._command.struck(self._moment_of_work(label), *words)
         else:
             outcome = self._kill_when_storing(len(before), words)
         after = object_sizes(store)
@@ -132,11 +138,12 @@ class Killing:
         new = {name: size for name, size in after.items() if name not in before}
         where = _moment_of(outcome, new)
         self.tally.moments[where] += 1
-        self.tally.kinds[label] += 1
+        self.tally.kinds[label] += where != ENDED
         if where in (PACKS, INDEX):
             self.tally.kept_bytes += sum(new[name] for name in new if name.startswith("packs/"))
         if where in (SNAPSHOT, ENDED):
             self._remember(next(name for name in new if name.startswith("snapshots/"))[10:])
+        return where
 
     def _kill_when_storing(self, before: int, words: list[str]) -> Outcome:
         """Kill it a few milliseconds after one of its first objects is in the store."""
@@ -145,21 +152,25 @@ class Killing:
         process = self._command.start(*words)
         while process.poll() is None and len(object_sizes(store)) < awaited:
             time.sleep(0.002)
-        time.sleep(self._rng.uniform(0.0, 0.02))
+        time.sleep(self._rng.uniform(0.0, 0.01))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         return self._command.finished(process, *words)
 
     def _moment(self, label: str, earliest: float) -> float:
-        took = self._took.get(label, _FIRST_GUESS_S)
-        return self._rng.uniform(earliest, 1.1) * took
+        took, _ = self._took.get(label, (_FIRST_GUESS_S, 0.0))
+        return self._rng.uniform(earliest, 1.0) * took
+
+    def _moment_of_work(self, label: str) -> float:
+        took, work = self._took.get(label, (_FIRST_GUESS_S, _FIRST_GUESS_S / 2))
+        return max(0.0, took - _LEAVING_S - self._rng.random() * work)
 
     def _complete(self, label: str, kind: str) -> None:
+        started = time.monotonic()
         report = self._command.report("backup", "acme", "--kind", kind)
+        self._took[label] = (time.monotonic() - started, report["duration_s"])
         assert report["status"] == "complete", report
         self._remember(report["snapshot"])
-        # The rest is what the command takes around the work that it measures itself.
-        self._took[label] = report["duration_s"] + 0.7
         twice = bytes_stored_twice(repository_of(self._url, self._command))
         assert twice == 0, f"{twice} bytes that a killed backup had stored were stored again"
 
