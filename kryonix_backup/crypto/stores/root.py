@@ -72,8 +72,7 @@ class RootKeyStore:
     def unwrap(self, recipient: Mapping[str, Any], context: bytes) -> Secret:
         try:
             salt, nonce, wrapped = (
-                base64.b64decode(recipient[name], validate=True)
-                for name in ("salt", "nonce", "wrapped")
+                _bytes(recipient[name]) for name in ("salt", "nonce", "wrapped")
             )
             iterations = int(recipient.get("iterations", LEAST_ITERATIONS))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -110,6 +109,13 @@ class RootKeyStore:
 def master_from(root: RootKey) -> RootKeyStore:
     """The master key that a passphrase or a key file makes."""
     return RootKeyStore(root)
+
+
+def _bytes(text: str) -> bytes:
+    value = base64.b64decode(text, validate=True)
+    if _text(value) != text:  # base64 has spare bits at its end; none of them may be changed
+        raise ValueError("not the base64 of anything")
+    return value
 
 
 def _text(value: bytes) -> str:
