@@ -173,12 +173,9 @@ def _before(
 ) -> SourceResult | None:
     if session.kind is BackupKind.FULL or session.parent is None:
         return None
-    for snapshot in reversed(repository.snapshot_ids()):
-        try:
-            found = repository.snapshot(snapshot).sources.get(settings.name)
-        except (Damaged, ObjectMissing) as error:
-            log.warning("passed over a snapshot that cannot be read: %s", error.message)
-            continue
+    for snapshot_id in reversed(repository.snapshot_ids()):
+        snapshot = repository.whole_snapshot(snapshot_id)
+        found = snapshot.sources.get(settings.name) if snapshot is not None else None
         if found is not None and found.url == settings.url:
             return found
     return None

@@ -155,9 +155,23 @@ class Repository:
         return self._snapshot(fitting[0])
 
     def snapshots(self) -> Iterator[Snapshot]:
-        """Every snapshot, oldest first, fetched a few at a time."""
+        """
+        Every snapshot, oldest first, fetched a few at a time.
+
+        A damaged manifest hides no other one: it is passed over with a warning, and `verify` and
+        `snapshot` tell what is wrong with it.
+        """
         with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="snapshots") as pool:
-            yield from pool.map(self._snapshot, self.snapshot_ids())
+            found = pool.map(self.whole_snapshot, self.snapshot_ids())
+            yield from (snapshot for snapshot in found if snapshot is not None)
+
+    def whole_snapshot(self, snapshot: SnapshotId) -> Snapshot | None:
+        """The snapshot of that id; None, with a warning, where its manifest is damaged."""
+        try:
+            return self._snapshot(snapshot)
+        except (Damaged, ObjectMissing) as error:
+            log.warning("passed over a snapshot that cannot be read: %s", error.message)
+            return None
 
     def _snapshot(self, snapshot: SnapshotId) -> Snapshot:
         name = snapshot_name(snapshot)

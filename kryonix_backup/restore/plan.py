@@ -9,7 +9,12 @@ from datetime import datetime
 from typing import Any, Self
 
 from kryonix_backup.clock import Clock
-from kryonix_backup.errors import ConfigError, RestoreUnknown, SnapshotUnknown, UsageError
+from kryonix_backup.errors import (
+    ConfigError,
+    RestoreUnknown,
+    SnapshotUnknown,
+    UsageError,
+)
 from kryonix_backup.model import (
     MIB,
     Phase,
@@ -182,10 +187,16 @@ def _snapshot(repository: Repository, request: RestoreRequest, clock: Clock) -> 
         raise UsageError("a snapshot and a time were both given; give one")
     if request.at.tzinfo is None:
         raise UsageError("the time to restore to has no time zone")
+    return _newest_by(repository, request.at, clock)
+
+
+def _newest_by(repository: Repository, at: datetime, clock: Clock) -> Snapshot:
     oldest = None
     for snapshot_id in reversed(repository.snapshot_ids()):
-        snapshot = repository.snapshot(snapshot_id)
-        if snapshot.finished <= request.at:
+        snapshot = repository.whole_snapshot(snapshot_id)
+        if snapshot is None:
+            continue
+        if snapshot.finished <= at:
             if moment_of(snapshot.id) > snapshot.finished:
                 log.warning("snapshot %s was taken while a clock was set back", snapshot.id)
             return snapshot
@@ -193,7 +204,7 @@ def _snapshot(repository: Repository, request: RestoreRequest, clock: Clock) -> 
             log.warning("snapshot %s is passed over: its time is in the future", snapshot.id)
         oldest = snapshot
     when = f"the oldest was taken {oldest.finished.isoformat()}" if oldest else "there is none yet"
-    raise SnapshotUnknown(f"no snapshot is as old as {request.at.isoformat()}; {when}")
+    raise SnapshotUnknown(f"no snapshot is as old as {at.isoformat()}; {when}")
 
 
 def _step(repository: Repository, source: SourceResult, request: RestoreRequest) -> RestoreStep:

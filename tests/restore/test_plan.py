@@ -137,6 +137,19 @@ def test_patterns_choose_entries_and_what_is_above_them(tenant: Tenant) -> None:
     assert step.phase is Phase.FILE_STORAGE_RESTORE
 
 
+def test_a_damaged_manifest_hides_no_older_snapshot(tenant: Tenant) -> None:
+    repository = tenant.repository
+    good = repository.snapshot_ids()
+    tenant.take(day=1)
+    newest = tenant.store.names("snapshots/")[-1]
+    tenant.store.objects[newest] = tenant.store.objects[newest][:-1]
+
+    plan = _plan(tenant, at=NOON + timedelta(days=2))
+
+    assert plan.snapshot == good[-1]
+    assert [snapshot.id for snapshot in repository.snapshots()] == good
+
+
 def test_a_damaged_snapshot_is_told_before_anything_begins(tenant: Tenant) -> None:
     (name,) = tenant.store.names("snapshots/")
     tenant.store.objects[name] = tenant.store.objects[name][:-1]

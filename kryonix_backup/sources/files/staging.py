@@ -68,7 +68,7 @@ class Places:
 
     def all(self) -> tuple[bytes, ...]:
         """Every name of ours that may be in the target before the first move."""
-        return (self.replaced, self.staging + b".new", self.staging)
+        return (self.replaced, self.staging)
 
     def target(self) -> Handle | None:
         """The target, open; None where there is none. Raises OSError."""
@@ -92,12 +92,14 @@ class Places:
         staging = self.staged(target)
         if staging is not None:
             return staging
-        mtime = None if made else os.fstat(target.fd).st_mtime_ns
+        new = self.unfinished(target)
+        if new is None:
+            new = self._telling(Before(made, None if made else os.fstat(target.fd).st_mtime_ns))
         with writable(target):
-            return self._make(target, Before(made, mtime))
+            return self._make(target, new)
 
-    def _make(self, target: Handle, before: Before) -> Handle:
-        _, new, _ = self.all()
+    def _make(self, target: Handle, new: bytes) -> Handle:
+        before = self._told_by(new)
         remove_tree(target.fd, new)
         staging = make_beneath(target, new)
         for name in _INHERITED:
@@ -113,9 +115,41 @@ class Places:
         """How the target was, as noted when the staging directory was made."""
         staging = self.staged(target)
         if staging is None:
-            return Before([], None)
+            new = self.unfinished(target)
+            return Before([], None) if new is None else self._told_by(new)
         with read_from(staging, BEFORE) as file:
             return Before(*msgpack.unpackb(file.read()))
+
+    def unfinished(self, target: Handle) -> bytes | None:
+        """
+        The name of a staging directory whose making was cut short, if there is one.
+
+        Making it changes the target's time at once, so the name itself says what that was.
+        """
+        start = self.staging + b".new-"
+        names = map(os.fsencode, os.listdir(target.fd))
+        return next((name for name in names if name.startswith(start)), None)
+
+    def undo_staging(self, target: Handle) -> Before:
+        """Remove the staging directory, and say how the target was; can be cut short."""
+        before = self.before(target)
+        new = self._telling(before)
+        if self.staged(target) is not None:
+            os.rename(self.staging, new, src_dir_fd=target.fd, dst_dir_fd=target.fd)
+        remove_tree(target.fd, new)
+        return before
+
+    def _telling(self, before: Before) -> bytes:
+        mtime = b"" if before.mtime is None else b"%d" % before.mtime
+        return b"%b.new-%d-%b" % (self.staging, len(before.made), mtime)
+
+    def _told_by(self, new: bytes) -> Before:
+        """How the target was, out of the name that `unfinished` finds."""
+        _, count, mtime = new.removeprefix(self.staging).split(b"-", 2)
+        made = [self.directory]
+        while len(made) < int(count):
+            made.append(os.path.dirname(made[-1]))
+        return Before(made[: int(count)], int(mtime) if mtime else None)
 
 
 def open_own(target: Handle, name: bytes) -> Handle | None:

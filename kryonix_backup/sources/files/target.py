@@ -196,10 +196,9 @@ class FilesTarget:
 
     def _drop(self, target: Handle) -> None:
         """Take away what a load left behind, which changed nothing else."""
-        before = self._places.before(target)
         with writable(target):
-            for name in self._places.all():
-                remove_tree(target.fd, name)
+            remove_tree(target.fd, self._places.replaced)
+            before = self._places.undo_staging(target)
         if before.mtime is not None:
             os.utime(target.fd, ns=(os.fstat(target.fd).st_atime_ns, before.mtime))
         _remove_made(before.made)
