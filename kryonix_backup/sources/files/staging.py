@@ -66,10 +66,6 @@ class Places:
         self.staging = b".kryonix-restore-" + self.restore
         self.replaced = b".kryonix-replaced-" + self.restore
 
-    def all(self) -> tuple[bytes, ...]:
-        """Every name of ours that may be in the target before the first move."""
-        return (self.replaced, self.staging)
-
     def target(self) -> Handle | None:
         """The target, open; None where there is none. Raises OSError."""
         try:

@@ -107,7 +107,7 @@ def test_a_directory_of_ours_that_is_a_link_is_refused(tree: Path, tmp_path: Pat
     target.mkdir()
     snapshot = back_up(tree)
     restoring = target_of(target)
-    name = next(iter(restoring._places.all()))
+    name = restoring._places.replaced
     (target / os.fsdecode(name)).symlink_to(tmp_path)
 
     with pytest.raises(UnsafePath, match="not made by this restore"):

@@ -48,6 +48,25 @@ def test_what_was_before_is_noted(tmp_path: Path) -> None:
     )
 
 
+def test_the_targets_time_comes_back_wherever_making_or_dropping_was_cut_short(
+    tmp_path: Path,
+) -> None:
+    before = Before([], -5_000_000_001)
+    for began in (b"", b"tree"):
+        os.utime(tmp_path, ns=(0, before.mtime or 0))
+        name = tmp_path / os.fsdecode(_places(tmp_path)._telling(before))
+        (name / os.fsdecode(began)).mkdir(parents=True)
+
+        _places(tmp_path).make_staging()
+        assert _places(tmp_path).before(open_root(os.fsencode(tmp_path))) == before
+        (tmp_path / os.fsdecode(_places(tmp_path).staging)).rename(name)
+        (name / "before").unlink()
+        target_of(tmp_path).roll_back()
+
+        assert os.listdir(tmp_path) == []
+        assert tmp_path.stat().st_mtime_ns == before.mtime
+
+
 def test_an_access_list_of_the_target_is_not_inherited(tmp_path: Path) -> None:
     acl = bytes.fromhex(
         "0200000001000700ffffffff02000700d204000004000500ffffffff"
