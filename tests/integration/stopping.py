@@ -3,7 +3,7 @@ Restores stopped at random moments, and what must hold after each.
 
 A restore into a new directory is gone on with until it is complete. One over a directory that
 holds something else is undone, and then everything is as it was, to the last byte, mode and time,
-unless it had come to its end.
+unless it had come to its end. The undoing is stopped too, and run again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tests.integration.command import Command, Outcome
 from tests.integration.stores import Place, object_sizes, store_of
 
 _FIRST_GUESS_S = 1.0
+_UNDOING_STOPPED = 0.5
 
 
 class Stopping:
@@ -70,7 +71,10 @@ class Stopping:
             self.moments["before it was begun" if not begun else "after its end"] += 1
             self._assert_is(self._overwritten if outcome.code == 0 else old)
         else:
-            undone = self.command.run("rollback", "acme", begun[0], expect=None)
+            undo = ("rollback", "acme", begun[0])
+            if self._rng.random() < _UNDOING_STOPPED:
+                self.command.struck(self._rng.uniform(0.3, 0.8), *undo, by=by)
+            undone = self.command.run(*undo, expect=None)
             assert undone.code in {0, RestoreError.exit_code}, undone
             if undone.code:  # everything was switched over, and what was there is dropped
                 self.moments["after the switch"] += 1
