@@ -140,7 +140,7 @@ def test_no_hostile_address_of_a_region_is_registered(
             "--region",
             f"primary={url}",
             "--source",
-            "a=files:///etc",
+            "a=files:///srv",
         ]
         code, said = _called(words, capsys, passphrase)
         assert code in {InvalidUrl.exit_code, *range(40, 46)}, (url, said)
@@ -153,7 +153,7 @@ def test_no_hostile_address_of_a_region_is_registered(
             "--region",
             f"primary={url}",
             "--source",
-            "a=files:///etc",
+            "a=files:///srv",
         ]
         code, said = _called(words, capsys, "topsecret")
         assert code == InvalidUrl.exit_code, (url, said)
