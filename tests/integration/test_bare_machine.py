@@ -19,9 +19,9 @@ pytestmark = pytest.mark.service
 _STAMPS_COUNT_AFTER_S = 2.1
 
 
-def test_a_bucket_and_a_passphrase_bring_everything_back(place: Place, tmp_path: Path) -> None:
-    lost = Command.with_passphrase(tmp_path / "lost", **place.environment)
-    url = place.new()
+def test_a_bucket_and_a_passphrase_bring_everything_back(bucket: Place, tmp_path: Path) -> None:
+    lost = Command.with_passphrase(tmp_path / "lost", **bucket.environment)
+    url = bucket.new()
     region = ("--region", f"primary={url}")
     names = ("documents", "images")
     words = ["tenant", "add", "acme", "--tier", "enterprise", "--residency", "BR", *region]
@@ -54,7 +54,6 @@ def test_a_bucket_and_a_passphrase_bring_everything_back(place: Place, tmp_path:
     bare.run("catalog", "rebuild", "acme", *region)
 
     assert bare.report("tenant", "show", "acme") == settings
-    assert [each["id"] for each in bare.report("tenant", "list")["tenants"]] == ["acme"]
     runs = bare.report("catalog", "history", "acme")["sessions"]
     backups = {run["snapshot"] for run in runs if run["operation"] == "backup"}
     assert {first, second} <= backups
@@ -104,7 +103,6 @@ def test_a_broken_catalog_stops_no_backup_and_no_restore(
     trees.grow(tree, Random(0), small=5, large_mib=1)
     region = f"primary={here.new()}"
     machine.run("tenant", "add", "acme", "--region", region, "--source", f"docs=files://{tree}")
-    machine.run("catalog", "history", "acme")
     (machine.home / "catalog.db").write_bytes(b"SQLite format 3\0" + bytes(100))
     machine.run("backup", "acme")
     machine.run("restore", "acme", "--to", f"docs=files://{tmp_path / 'out'}")

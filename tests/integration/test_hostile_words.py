@@ -207,6 +207,26 @@ def test_paths_in_a_snapshot_are_never_paths_of_this_machine(
     assert code, said
 
 
+def test_a_snapshot_is_named_by_its_id_alone(
+    onboarded: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for snapshot in (
+        "../keys",
+        "/etc/passwd",
+        "",
+        "..",
+        "latest/..",
+        "x" * 5000,
+        "*",
+        "🔑",
+        "a\0b",
+    ):
+        for words in (["ls", "acme", snapshot], ["diff", "acme", snapshot]):
+            code, said = _called(words, capsys)
+            assert code == SnapshotUnknown.exit_code, (words, said)
+            assert "See 'kryonix snapshots acme'" in said
+
+
 def test_no_word_of_a_restore_leads_anywhere_else(
     onboarded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,12 @@ from tests.integration.stores import Place
 pytestmark = pytest.mark.service
 
 
-@pytest.mark.timeout(180)
-def test_a_backup_killed_at_any_moment_costs_nothing_in_a_directory(
-    here: Place, tmp_path: Path
+def test_a_backup_killed_at_any_moment_costs_nothing(
+    here: Place, bucket: Place, tmp_path: Path
 ) -> None:
-    assert killing.run(6, here, seed=1, work=tmp_path).rounds == 6
+    """In a directory and in a bucket, side by side."""
+    with ThreadPoolExecutor(2) as pool:
+        directory = pool.submit(killing.run, 6, here, 1, tmp_path / "directory")
+        s3 = pool.submit(killing.run, 4, bucket, 2, tmp_path / "s3")
 
-
-@pytest.mark.timeout(180)
-def test_a_backup_killed_at_any_moment_costs_nothing_in_a_bucket(
-    bucket: Place, tmp_path: Path
-) -> None:
-    assert killing.run(4, bucket, seed=2, work=tmp_path).rounds == 4
+        assert (directory.result().rounds, s3.result().rounds) == (6, 4)

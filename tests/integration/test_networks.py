@@ -22,21 +22,11 @@ from tests.services.s3 import TENANT_A
 from tests.services.s3_proxy import (
     Answer,
     AnswerLost,
-    CutAnswer,
-    CutRequest,
-    Fault,
     S3Proxy,
     Silence,
 )
 
 pytestmark = pytest.mark.service
-
-FAULTS = {
-    "the connection is cut while the request is sent": CutRequest(0),
-    "the connection is cut before the answer": AnswerLost(),
-    "the connection is cut within the answer": CutAnswer(7),
-    "503 SlowDown": Answer(503, "SlowDown"),
-}
 
 
 @pytest.fixture
@@ -52,12 +42,11 @@ def shaky(seaweedfs: S3Server, proxy: S3Proxy) -> Place:
     return Place.in_bucket(seaweedfs, TENANT_A, proxy.endpoint)
 
 
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
 def test_one_fault_at_any_request_of_a_backup_costs_nothing(
-    fault: Fault, shaky: Place, proxy: S3Proxy, tmp_path: Path
+    shaky: Place, proxy: S3Proxy, tmp_path: Path
 ) -> None:
-    """`script/campaign network` does the same with processes, and with outages."""
-    found = Sweep(shaky, proxy, tmp_path, by_command=False).run(fault)
+    """The worst of them; `script/campaign network` tries every one, and outages."""
+    found = Sweep(shaky, proxy, tmp_path, by_command=False).run(AnswerLost())
 
     assert found.requests >= 8
     assert set(found.codes) == {0}, "one fault is never noticed"
@@ -74,33 +63,26 @@ def _onboarded(place: Place, tmp_path: Path, *, mib: int = 3) -> tuple[Command, 
     return command, url
 
 
-@pytest.mark.parametrize(
-    ("answer", "code"),
-    [
-        (Answer(503, "SlowDown"), StoreThrottled.exit_code),
-        (Answer(500, "InternalError"), StoreUnavailable.exit_code),
-    ],
-)
 def test_a_server_that_only_refuses_ends_the_run_with_a_next_step(
-    answer: Answer, code: int, shaky: Place, proxy: S3Proxy, tmp_path: Path
+    shaky: Place, proxy: S3Proxy, tmp_path: Path
 ) -> None:
     command, _ = _onboarded(shaky, tmp_path)
     with proxy.lock:
         proxy.requests.clear()
-        proxy.faults.extend([None] * 4 + [answer] * 60)
+        proxy.faults.extend([None] * 4 + [Answer(503, "SlowDown")] * 60)
 
-    refused = command.run("backup", "acme", expect=code)
+    refused = command.run("backup", "acme", expect=StoreThrottled.exit_code)
     with proxy.lock:
         proxy.faults.clear()
 
     assert proxy.endpoint in refused.message
-    assert f"the server says {answer.status} {answer.code}" in refused.message
+    assert "the server says 503 SlowDown" in refused.message
     assert command.report("verify", "acme", "--level", "data")["status"] == "ok"
     command.run("backup", "acme")
     assert command.report("verify", "acme", "--level", "data")["snapshots"] == 2
 
 
-def test_a_server_that_falls_silent_is_not_waited_for_longer_than_was_said(
+def test_a_server_that_is_silent_or_not_there_is_not_waited_for_longer_than_was_said(
     shaky: Place, proxy: S3Proxy, tmp_path: Path
 ) -> None:
     quick = Place(f"{shaky.url}&timeout=0.5", shaky.environment)
@@ -108,25 +90,18 @@ def test_a_server_that_falls_silent_is_not_waited_for_longer_than_was_said(
     with proxy.lock:
         proxy.requests.clear()
         proxy.faults.extend([None] * 4 + [Silence(2.0)] * 60)
+    nowhere = ("snapshots", "acme", "--region", "primary=s3://bucket?endpoint=http://127.0.0.1:9")
     started = time.monotonic()
 
+    refusing = command.start(*nowhere)
     silent = command.run("backup", "acme", expect=StoreUnavailable.exit_code)
 
     with proxy.lock:
         proxy.faults.clear()
+    refused = command.finished(refusing, *nowhere)
     assert time.monotonic() - started < 30
     assert "no answer" in silent.message
-    command.run("backup", "acme")
-    assert command.report("verify", "acme", "--level", "data")["snapshots"] == 2
-
-
-def test_nobody_listening_is_told_with_the_address(tmp_path: Path, shaky: Place) -> None:
-    command, url = _onboarded(shaky, tmp_path)
-    nowhere = url.replace(url.split("endpoint=")[1].split("&")[0], "http://127.0.0.1:9")
-    words = ["snapshots", "acme", "--region", f"primary={nowhere}"]
-
-    refused = command.run(*words, expect=StoreUnavailable.exit_code)
-
+    assert refused.code == StoreUnavailable.exit_code
     assert "http://127.0.0.1:9" in refused.message
     assert "Check the network" in refused.hint
 
@@ -134,7 +109,7 @@ def test_nobody_listening_is_told_with_the_address(tmp_path: Path, shaky: Place)
 def test_a_server_killed_in_the_middle_and_started_again_loses_nothing(tmp_path: Path) -> None:
     with start_seaweedfs(tmp_path / "seaweedfs", [TENANT_A]) as server:
         place = Place.in_bucket(server, TENANT_A)
-        command, url = _onboarded(place, tmp_path, mib=30)
+        command, url = _onboarded(place, tmp_path, mib=3)
         trees.grow(tmp_path / "tree/more", Random(8), small=100, large_mib=30)
         running = command.start("backup", "acme", "--json")
         known = len(list(repository_of(url, command).store.list("packs/")))
@@ -152,7 +127,8 @@ def test_a_server_killed_in_the_middle_and_started_again_loses_nothing(tmp_path:
         words = ["restore", "acme", "--to", f"docs=files://{tmp_path / 'back'}"]
         command.run(*words, "--snapshot", last["snapshot"])
         assert not trees.differences(trees.state(tmp_path / "back"), trees.state(tmp_path / "tree"))
-        server.stop()
+        os.killpg(server.process.pid, signal.SIGKILL)  # asked to stop, it would take its time
+        server.process.wait()
 
 
 def _start_again(server: S3Server) -> None:

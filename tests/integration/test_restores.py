@@ -20,15 +20,15 @@ from tests.integration.stopping import Stopping
 pytestmark = pytest.mark.service
 
 
-@pytest.fixture
-def stopping(tmp_path: Path) -> Stopping:
-    """Restores of a snapshot into a place of its own, killed at random moments."""
-    return Stopping(tmp_path, seed=3)
+@pytest.fixture(scope="module")
+def stopping(tmp_path_factory: pytest.TempPathFactory) -> Stopping:
+    """Restores of one snapshot, stopped at random moments."""
+    return Stopping(tmp_path_factory.mktemp("stopping"), seed=3)
 
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT], ids=lambda sign: sign.name)
 def test_a_restore_that_was_stopped_is_gone_on_with(stopping: Stopping, by: signal.Signals) -> None:
-    for _ in range(4):
+    for _ in range(2):
         stopping.resumed(by)
 
 
@@ -36,7 +36,7 @@ def test_a_restore_that_was_stopped_is_gone_on_with(stopping: Stopping, by: sign
 def test_a_restore_over_what_was_there_that_was_stopped_is_undone_to_the_last_byte(
     stopping: Stopping, by: signal.Signals
 ) -> None:
-    for _ in range(4):
+    for _ in range(2):
         stopping.rolled_back(by)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -39,18 +40,19 @@ def test_eight_writers_at_once_neither_fail_nor_wait_for_a_lock(
     assert command.report("verify", "acme", "--level", "data")["status"] == "ok"
     listed = repository_of(url, command).snapshot_ids()
     assert sorted(report.plain["snapshot"] for report in reports) == listed
-    for report in reports:
-        _assert_restores(command, tmp_path, report.plain)
+    _assert_restores(command, tmp_path, [report.plain for report in reports])
 
 
-def _assert_restores(command: Command, tmp_path: Path, report: dict[str, object]) -> None:
-    snapshot, sources = str(report["snapshot"]), report["sources"]
-    assert isinstance(sources, dict)
-    (name,) = sources
-    target = tmp_path / "restored" / snapshot
-    to = f"{name}=files://{target}"
-    command.run("restore", "acme", "--snapshot", snapshot, "--to", to)
-    assert not trees.differences(trees.state(target), trees.state(tmp_path / str(name)))
+def _assert_restores(command: Command, tmp_path: Path, reports: list[dict[str, Any]]) -> None:
+    targets = {report["snapshot"]: tmp_path / "restored" / report["snapshot"] for report in reports}
+    names = {report["snapshot"]: next(iter(report["sources"])) for report in reports}
+    words = [
+        ("restore", "acme", "--snapshot", each, "--to", f"{names[each]}=files://{target}")
+        for each, target in targets.items()
+    ]
+    command.run_each(words, expect=0)
+    for each, target in targets.items():
+        assert not trees.differences(trees.state(target), trees.state(tmp_path / names[each]))
 
 
 def test_a_writer_that_was_killed_holds_nobody_up(here: Place, tmp_path: Path) -> None:
