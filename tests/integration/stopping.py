@@ -13,6 +13,7 @@ import shutil
 import signal
 import time
 from collections import Counter
+from glob import glob
 from pathlib import Path
 from random import Random
 
@@ -95,7 +96,7 @@ class Stopping:
             shutil.rmtree(self.target, ignore_errors=True)
             self._known = self._restores()
             process = self.command.start(*self._words())
-            while not list(self._work.glob("target/.kryonix-restore-*/tree/*")):
+            while not glob(f"{self.target}/.kryonix-restore-*/tree/*"):
                 assert process.poll() is None
             os.killpg(process.pid, signal.SIGINT)
             outcome = self.command.finished(process, *self._words())
@@ -120,8 +121,8 @@ class Stopping:
         if self._rng.random() < 0.4:
             time.sleep(self._rng.uniform(0.3, 1.1) * self._took)
         else:
-            ours = f"target/.kryonix-{self._rng.choice(('restore', 'replaced'))}-*"
-            while process.poll() is None and not list(self._work.glob(ours)):
+            ours = f"{self.target}/.kryonix-{self._rng.choice(('restore', 'replaced'))}-*"
+            while process.poll() is None and not glob(ours):
                 time.sleep(0.001)
             time.sleep(self._rng.uniform(0.0, 0.1))
         if process.poll() is None:
