@@ -21,7 +21,7 @@ from kryonix_backup.errors import (
     StoreDenied,
     StoreUnsupported,
 )
-from kryonix_backup.model import MIB, Blob
+from kryonix_backup.model import Blob
 from kryonix_backup.storage.location import Bucket
 from kryonix_backup.storage.object_name import (
     SCRATCH,
@@ -31,14 +31,11 @@ from kryonix_backup.storage.object_name import (
 )
 from kryonix_backup.storage.s3_control import CONNECT_SECONDS, S3Control, S3Credentials
 from kryonix_backup.storage.s3_failures import Refusal
-from kryonix_backup.storage.store import ObjectInfo
+from kryonix_backup.storage.store import WHOLE_BYTES, ObjectInfo
 
 if TYPE_CHECKING:
     import obstore.store
     from obstore.store import ClientConfig, S3Config
-
-# Larger bodies go in parts: one that is cut off costs a part, not the whole.
-_MULTIPART_BYTES = 32 * MIB
 
 
 class S3Store:
@@ -83,7 +80,7 @@ class S3Store:
     def put(self, name: str, body: Blob) -> None:
         """Write a new object; raises ObjectExists."""
         key = self._key(name)
-        if memoryview(body).nbytes >= _MULTIPART_BYTES:
+        if memoryview(body).nbytes >= WHOLE_BYTES:
             self._control.put_parts(key, body, f"object {name}")
         else:
             self._put(key, body, f"object {name}")

@@ -10,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from kryonix_backup.model import Blob
+from kryonix_backup.model import MIB, Blob
+
+
+WHOLE_BYTES = 32 * MIB
+"""The size from which on a body may travel in parts: one that is cut off costs a part."""
 
 
 class ObjectInfo(NamedTuple):
@@ -26,7 +30,10 @@ class ObjectStore(Protocol):
 
     After `put` returns the object is durable and `get` and `list` see the whole of it; before
     that, none of it. A `put` that raises has left nothing under the name, or, where the answer
-    was lost, the whole object.
+    was lost, the whole object. Of several that race for one name exactly one returns, and the
+    others raise ObjectExists. A body beyond `WHOLE_BYTES` may travel in parts, and not every S3
+    server decides the end of such a race at one moment: more than one may then return, and one
+    whole body of theirs is stored. What races for a name has to be smaller.
 
     Raises, from every method: StoreUnavailable and StoreThrottled (passing), StoreDenied,
     StoreUnsupported, StoreFull; and where said, ObjectMissing and ObjectExists. Messages name
