@@ -12,7 +12,6 @@ from typing import NamedTuple, Protocol
 
 from kryonix_backup.model import MIB, Blob
 
-
 WHOLE_BYTES = 32 * MIB
 """The size from which on a body may travel in parts: one that is cut off costs a part."""
 
