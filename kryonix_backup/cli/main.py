@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -42,6 +43,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("kryonix_backup.cli.doctor:doctor", "Look for what would stop a backup."),
     "completion": ("kryonix_backup.cli.completion:completion", "Completion for a shell."),
 }
+
+_AGAIN_S = 0.02  # by then the clearing away is over
 
 
 class LazyGroup(click.Group):
@@ -101,7 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = kryonix.main(words, prog_name="kryonix", standalone_mode=False, obj=told)
+        with _ctrl_c_is_heeded():
+            code = kryonix.main(words, prog_name="kryonix", standalone_mode=False, obj=told)
         sys.stdout.flush()
     except BrokenPipeError:
         code = _leave_closed_pipe()
@@ -114,6 +118,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # the last resort: whatever it is leaves as one line
         code = _fail(_unexpected(error), words, told)
     return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _ctrl_c_is_heeded() -> Iterator[None]:
+    """
+    Bring Ctrl-C up again where Python had to drop it.
+
+    It drops what is raised while an object is being cleared away, and a backup would go on.
+    """
+    before = sys.unraisablehook
+
+    def look(dropped: sys.UnraisableHookArgs) -> None:
+        if dropped.exc_type is not KeyboardInterrupt:
+            before(dropped)
+            return
+        import signal  # here and not above: nobody else pays for them
+        import threading
+
+        to_main = (threading.main_thread().ident, signal.SIGINT)
+        again = threading.Timer(_AGAIN_S, signal.pthread_kill, to_main)
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = look
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _usage_error(error: click.ClickException) -> UsageError:

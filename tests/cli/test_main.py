@@ -203,6 +203,16 @@ def test_a_signal_in_the_middle_exits_130(kryonix: Terminal, tmp_path: Path) -> 
     assert kryonix("verify", "acme").code == 0
 
 
+def test_a_signal_that_python_had_to_drop_comes_again(
+    kryonix: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(COMMANDS, "backup", ("tests.cli.broken:dropping", "Dropping."))
+    hook = sys.unraisablehook
+
+    assert kryonix("backup").code == 130
+    assert sys.unraisablehook is hook
+
+
 def test_a_closed_pipe_is_quiet(backed_up: Terminal, tmp_path: Path) -> None:
     for number in range(3000):
         (tmp_path / "files" / f"file-with-a-long-name-{number:060}").touch()

@@ -25,6 +25,8 @@ KRYONIX = str(Path(sys.prefix) / "bin" / "kryonix")
 _PATIENCE_S = 100.0
 # Exit codes with a report on stdout in place of an error on stderr.
 _REPORTED = {0, 3, 55, 70}
+# What Python says where it loses an interrupt before main begins.
+_DROPPED = ("Exception ignored in", "Failed checking if argv[0] is an import path entry")
 _IN_MAIN = re.compile(r'cli/main\.py", line \d+, in main')
 
 
@@ -187,5 +189,5 @@ def _is_pythons_own(outcome: Outcome) -> bool:
     outside = outcome.starting or (
         outcome.code == -signal.SIGINT and not _IN_MAIN.search(outcome.err)
     )
-    lost = outcome.err.startswith("Exception ignored in") and "KeyboardInterrupt" in outcome.err
+    lost = outcome.err.startswith(_DROPPED) and "KeyboardInterrupt" in outcome.err
     return outside or lost
