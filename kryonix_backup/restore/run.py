@@ -7,8 +7,9 @@ phase starts, so that a second run of the same restore goes on after the last fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, NamedTuple
 
 from kryonix_backup.clock import Clock
@@ -24,6 +25,7 @@ from kryonix_backup.errors import (
 )
 from kryonix_backup.events import Listener, Progress
 from kryonix_backup.model import Blob, Entry, Phase, Problem
+from kryonix_backup.repository.log import fetched_ahead
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.restore.phases import is_critical
 from kryonix_backup.restore.plan import RestorePlan, RestoreStep
@@ -39,7 +41,7 @@ from kryonix_backup.restore.report import (
 )
 from kryonix_backup.restore.selection import Selection
 from kryonix_backup.sources.registry import open_target
-from kryonix_backup.sources.source import Target
+from kryonix_backup.sources.source import Log, Target
 
 _TELL_EVERY_S = 0.2
 _PROBLEMS_KEPT = 1000  # in a phase's record; there may be millions, and the count is told
@@ -137,6 +139,22 @@ def _target(plan: RestorePlan, step: RestoreStep) -> Target:
     return open_target(step.target, plan.restore, overwrite=plan.overwrite)
 
 
+class _Filling:
+    """The `Content` of one step."""
+
+    def __init__(self, run: _Run, step: RestoreStep) -> None:
+        self._run = run
+        self._step = step
+
+    def items(
+        self, wanted: Callable[[Entry], bool] | None = None
+    ) -> Iterator[tuple[Entry, Iterator[Blob]]]:
+        return self._run.counted(self._run.selection(self._step).contents(wanted))
+
+    def log(self) -> Log | None:
+        return self._run.replayed(self._step)
+
+
 class _Run:
     """One phase, being done."""
 
@@ -155,6 +173,7 @@ class _Run:
         self._started = self._told = clock.monotonic()
         self._tasks: list[TaskResult] = []
         self._problems: list[Problem] = []
+        self._counting = Lock()
         self._bytes = 0
         self._entries = 0
         self._lost = history.failed
@@ -198,14 +217,14 @@ class _Run:
             with self._task(f"validate_backup_integrity {step.source}"):
                 needed = self._check_chunks(step)
             with self._task(f"prepare_temporary_storage {step.source}"):
-                entries = self._selection(step).entries()
+                entries = self.selection(step).entries()
                 _target(self._plan, step).prepare(entries, needed)
 
     def _check_chunks(self, step: RestoreStep) -> int:
         """Find every chunk of a source in a pack that is there; the bytes of their content."""
         there, index = self._repository.present_packs(), self._repository.load_index()
         needed = 0
-        for entry, chunks in self._selection(step).chunks():
+        for entry, chunks in self.selection(step).chunks():
             needed += entry.content_bytes
             for chunk in chunks:
                 if index.is_in(chunk, there):
@@ -227,7 +246,7 @@ class _Run:
             target = _target(self._plan, step)
             try:
                 with self._task(f"restore {step.source}"):
-                    report = target.load(self._counted(step))
+                    report = target.load(_Filling(self, step))
             except KryonixError as error:
                 if is_critical(phase, strict=self._plan.strict):
                     raise
@@ -237,16 +256,22 @@ class _Run:
                 continue
             self._problems.extend(report.problems)
 
-    def _counted(self, step: RestoreStep) -> Iterator[tuple[Entry, Iterator[Blob]]]:
-        for entry, pieces in self._selection(step).contents():
-            self._entries += 1
-            yield entry, self._measured(pieces)
+    def counted(
+        self, items: Iterator[tuple[Entry, Iterator[Blob]]]
+    ) -> Iterator[tuple[Entry, Iterator[Blob]]]:
+        """The same items; what goes through is counted and told, from whichever thread."""
+        for entry, pieces in items:
+            with self._counting:
+                self._entries += 1
+            yield entry, self.measured(pieces)
 
-    def _measured(self, pieces: Iterator[Blob]) -> Iterator[Blob]:
+    def measured(self, pieces: Iterator[Blob]) -> Iterator[Blob]:
+        """The same pieces, counted and told."""
         for piece in pieces:
-            self._bytes += len(piece)
-            if self._clock.monotonic() - self._told >= _TELL_EVERY_S:
-                self._tell()
+            with self._counting:
+                self._bytes += len(piece)
+                if self._clock.monotonic() - self._told >= _TELL_EVERY_S:
+                    self._tell()
             yield piece
 
     def _tell(self) -> None:
@@ -283,7 +308,7 @@ class _Run:
 
     def _validate(self, step: RestoreStep, target: Target) -> None:
         with self._task(f"validate_data_integrity {step.source}"):
-            differing = target.compare(self._selection(step).entries())
+            differing = target.compare(self.selection(step).entries())
             if differing:
                 first = differing[0]
                 raise ValidationFailed(
@@ -301,7 +326,21 @@ class _Run:
 
     # ------------------------------------------------------------------ all of them
 
-    def _selection(self, step: RestoreStep) -> Selection:
+    def replayed(self, step: RestoreStep) -> Log | None:
+        """The log that a step replays, fetched ahead of its use."""
+        if step.log is None:
+            return None
+        book, part = self._repository.log(step.source), step.log
+        numbers = range(part.first, part.last + 1)
+        segments = fetched_ahead(numbers, lambda number: book.segment(part.chain, number))
+        return Log(
+            self._sources[step.source].position["at"],
+            part.until,
+            ((header, self.measured(body)) for header, body in segments),
+        )
+
+    def selection(self, step: RestoreStep) -> Selection:
+        """What comes back of a source."""
         return Selection(self._repository, self._sources[step.source], self._plan.include)
 
     @contextmanager

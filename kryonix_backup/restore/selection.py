@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from kryonix_backup.errors import Damaged
 from kryonix_backup.model import Blob, ChunkId, Entry, EntryKind
@@ -48,17 +48,25 @@ class Selection:
             tree = self._repository.tree(part.root, self._reader)
             yield from tree.entries() if self._wanted.all else self._fitting(tree)
 
-    def contents(self) -> Iterator[tuple[Entry, Iterator[Blob]]]:
-        """The selected entries with their content; what is not read of one is passed over."""
-        flow = self._reader.stream(self._flow())
+    def contents(
+        self, wanted: Callable[[Entry], bool] | None = None
+    ) -> Iterator[tuple[Entry, Iterator[Blob]]]:
+        """
+        The selected entries with their content, or the wanted ones of them.
+
+        What is not read of one is passed over.
+        """
+        flow = self._reader.stream(self._flow(wanted))
         entry = next(flow, None)
         while isinstance(entry, Entry):
             pieces = _Pieces(flow)
             yield entry, pieces
             entry = pieces.rest()
 
-    def _flow(self) -> Iterator[Ref | Entry]:
+    def _flow(self, wanted: Callable[[Entry], bool] | None) -> Iterator[Ref | Entry]:
         for entry in self.entries():
+            if wanted is not None and not wanted(entry):
+                continue
             yield entry
             if entry.refs:
                 yield from refs_of(entry, self._reader.read)
@@ -91,7 +99,10 @@ class Selection:
                     given.add(entry.path)
 
     def _fits(self, entry: Entry) -> bool:
-        return self._wanted.includes(entry.path, directory=entry.kind is EntryKind.DIRECTORY)
+        # A database's schema, for example, comes with any of its tables.
+        return bool(entry.meta.get("needed")) or self._wanted.includes(
+            entry.path, directory=entry.kind is EntryKind.DIRECTORY
+        )
 
     def _with_content(self, tree: TreeReader, entry: Entry, moved: dict[bytes, bytes]) -> Entry:
         if entry.kind is not EntryKind.HARDLINK:

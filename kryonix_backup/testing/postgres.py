@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import psycopg
 
@@ -184,13 +184,13 @@ def new_folder(major: int, settings: Mapping[str, str] = {}) -> PostgresServer:
     return server
 
 
-def _popen(words: list[Path | str], log: object) -> subprocess.Popen[bytes]:
+def _popen(words: list[Path | str], log: BinaryIO) -> subprocess.Popen[bytes]:
     account = pwd.getpwnam(_USER)
     as_nobody = os.geteuid() == 0
     return subprocess.Popen(
         [str(word) for word in words],
         stdin=subprocess.DEVNULL,
-        stdout=log,  # type: ignore[call-overload]
+        stdout=log,
         stderr=log,
         env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"},
         cwd="/",

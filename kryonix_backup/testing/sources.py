@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kryonix_backup.errors import KryonixError, RestoreError, SourceUnreadable
 from kryonix_backup.model import Blob, Entry, EntryKind, Problem, sort_key
-from kryonix_backup.sources.source import Dump, Finding, Item, LoadReport, Size
+from kryonix_backup.sources.source import Content, Dump, Finding, Item, LoadReport, Log, Size
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,23 @@ class _MemoryReader:
         return self._entry
 
 
+class GivenContent:
+    """A `Content` of these items, which can be read once; it has no log."""
+
+    def __init__(self, items: Iterable[tuple[Entry, Iterable[Blob]]]) -> None:
+        self._items = items
+
+    def items(
+        self, wanted: Callable[[Entry], bool] | None = None
+    ) -> Iterator[tuple[Entry, Iterable[Blob]]]:
+        """What it was made with."""
+        return (item for item in self._items if wanted is None or wanted(item[0]))
+
+    def log(self) -> Log | None:
+        """Nothing to replay."""
+        return None
+
+
 class MemoryTarget:
     """
     A `Target` in a dictionary: ``there`` is what is in place, ``beside`` what was loaded.
@@ -128,10 +145,10 @@ class MemoryTarget:
         assert sum(entry.size for entry in entries) >= 0
         assert bytes_needed >= 0
 
-    def load(self, items: Iterable[tuple[Entry, Iterable[Blob]]]) -> LoadReport:
+    def load(self, content: Content) -> LoadReport:
         """Take everything in."""
         self._call("load")
-        for entry, pieces in items:
+        for entry, pieces in content.items():
             self.beside[entry.path] = (entry, b"".join(bytes(piece) for piece in pieces))
         size = sum(len(content) for _, content in self.beside.values())
         return LoadReport(len(self.beside), size, self.problems)

@@ -114,10 +114,10 @@ def test_a_second_runner_of_the_same_phase_is_told(tenant: Tenant) -> None:
     class Slow(MemoryTarget):
         """While it loads, another process does the same phase."""
 
-        def load(self, items):  # type: ignore[no-untyped-def]
+        def load(self, content):  # type: ignore[no-untyped-def]
             tenant.targets["memory://db"] = MemoryTarget()
             _phase(tenant, plan, Phase.DATABASE_RESTORE)
-            return super().load(items)
+            return super().load(content)
 
     tenant.targets["memory://db"] = Slow()
 

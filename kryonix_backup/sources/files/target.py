@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from kryonix_backup.errors import AlreadyRunning, RestoreError
-from kryonix_backup.model import Blob, Entry, Problem, RestoreId
+from kryonix_backup.model import Entry, Problem, RestoreId
 from kryonix_backup.sources.files.comparing import Comparison
 from kryonix_backup.sources.files.folders import (
     Handle,
@@ -26,7 +26,7 @@ from kryonix_backup.sources.files.paths import reason_of, restore_error, shown
 from kryonix_backup.sources.files.planning import MovePlan, Survey, check_room
 from kryonix_backup.sources.files.staging import Places, open_own, write_to
 from kryonix_backup.sources.files.switch import Switch, clear_replaced
-from kryonix_backup.sources.source import LoadReport
+from kryonix_backup.sources.source import Content, LoadReport
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class FilesTarget:
             if staging is None:  # else an earlier try found the room, and has used some of it
                 check_room(self._directory, bytes_needed, count)
 
-    def load(self, items: Iterable[tuple[Entry, Iterable[Blob]]]) -> LoadReport:
+    def load(self, content: Content) -> LoadReport:
         """Write the entries; raises UnsafePath, TargetFull and RestoreError."""
         with self._explained("cannot be written to"):
             target = self._places.target()
@@ -72,7 +72,7 @@ class FilesTarget:
                 )
             resumed = target is not None and self._places.staged(target) is not None
             staging = self._places.make_staging()
-            return Loader(staging, resumed=resumed).run(items)
+            return Loader(staging, resumed=resumed).run(content.items())
 
     def compare(self, entries: Iterable[Entry]) -> list[Problem]:
         """What was loaded and is not as it should be; what load left out is not told again."""

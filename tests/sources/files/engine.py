@@ -24,6 +24,7 @@ from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.files.target import FilesTarget
 from kryonix_backup.sources.files.tree import PART, FilesSource
 from kryonix_backup.sources.source import Item, LoadReport
+from kryonix_backup.testing.sources import GivenContent
 
 RESTORE = RestoreId("20261123t214005z-0123456789abcdef")
 ROOT = os.geteuid() == 0
@@ -118,7 +119,7 @@ def target_of(directory: Path, *, overwrite: bool = False) -> FilesTarget:
 
 def load(snapshot: Snapshot, target: FilesTarget) -> LoadReport:
     target.prepare(snapshot.entries, sum(entry.content_bytes for entry in snapshot.entries))
-    report = target.load(snapshot.items())
+    report = target.load(GivenContent(snapshot.items()))
     differing = target.compare(snapshot.entries)
     assert differing == []
     return report

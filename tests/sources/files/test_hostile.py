@@ -9,6 +9,7 @@ import pytest
 
 from kryonix_backup.errors import UnsafePath, WouldOverwrite
 from kryonix_backup.model import Entry, EntryKind
+from kryonix_backup.testing.sources import GivenContent
 from tests.sources.files.engine import (
     back_up,
     look_at,
@@ -30,7 +31,7 @@ def test_hostile_paths_are_refused(tmp_path: Path, path: bytes) -> None:
     with pytest.raises(UnsafePath):
         restoring.prepare([entry], 0)
     with pytest.raises(UnsafePath):
-        restoring.load([(entry, iter([b"x"]))])
+        restoring.load(GivenContent([(entry, iter([b"x"]))]))
 
     restoring.roll_back()
     assert os.listdir(tmp_path) == []
@@ -44,7 +45,7 @@ def test_a_link_in_the_snapshot_leads_nowhere(tmp_path: Path, kind: EntryKind) -
     restoring = target_of(tmp_path / "target")
 
     with pytest.raises(UnsafePath):
-        restoring.load([(link, iter(())), (below, iter([b"x"]))])
+        restoring.load(GivenContent([(link, iter(())), (below, iter([b"x"]))]))
 
     restoring.roll_back()
     assert os.listdir(outside) == ["secret"]
@@ -60,7 +61,7 @@ def test_a_hard_link_stays_in_the_tree(tmp_path: Path, target: bytes) -> None:
     with pytest.raises(UnsafePath):
         restoring.prepare([entry], 0)
     with pytest.raises(UnsafePath):
-        restoring.load([(entry, iter(()))])
+        restoring.load(GivenContent([(entry, iter(()))]))
 
 
 def test_a_link_in_place_of_a_directory_is_not_followed(tree: Path, tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_a_link_put_into_the_staging_tree_is_not_followed(tree: Path, tmp_path: 
 
     restoring = target_of(target)
     with pytest.raises(UnsafePath, match="a link or a file"):
-        restoring.load(swapping())
+        restoring.load(GivenContent(swapping()))
 
     restoring.roll_back()
     assert os.listdir(outside) == []
@@ -111,4 +112,4 @@ def test_a_directory_of_ours_that_is_a_link_is_refused(tree: Path, tmp_path: Pat
     (target / os.fsdecode(name)).symlink_to(tmp_path)
 
     with pytest.raises(UnsafePath, match="not made by this restore"):
-        restoring.load(snapshot.items())
+        restoring.load(GivenContent(snapshot.items()))

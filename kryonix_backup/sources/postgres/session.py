@@ -1,0 +1,132 @@
+"""Connections to a tenant's database, with the settings that make its text mean one thing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.conninfo import make_conninfo
+
+from kryonix_backup.errors import (
+    AlreadyRunning,
+    KryonixError,
+    SourceDenied,
+    SourceError,
+    SourceMissing,
+    SourceUnavailable,
+    TargetFull,
+)
+from kryonix_backup.sources.postgres.address import Address
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+# Text of values depends on these: times, intervals, floats, bytes, names of tables. A database or
+# a role may set others. A scan that joins another one half way would spoil deduplication, and a
+# policy that hides rows is an error here, never a smaller backup.
+SETTINGS = {
+    "DateStyle": "ISO,YMD",
+    "TimeZone": "UTC",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "search_path": "pg_catalog",
+    "synchronize_seqscans": "off",
+    "row_security": "off",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "lock_timeout": "0",
+}
+APPLICATION = "kryonix-backup"
+_CONNECT_SECONDS = "10"
+
+
+def conninfo(address: Address, **more: str) -> str:
+    """The connection string for libpq and its programs; it holds no password."""
+    options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+    words = {
+        "application_name": APPLICATION,
+        "connect_timeout": _CONNECT_SECONDS,
+        "client_encoding": "UTF8",
+        "options": options,
+        **address.words(),
+        **more,
+    }
+    return make_conninfo("", **words)
+
+
+@contextmanager
+def connected(address: Address, **more: str) -> Iterator[Connection]:
+    """A connection that commits each statement; raises what `translated` raises."""
+    with translated(address):
+        connection = psycopg.connect(conninfo(address, **more), autocommit=True)
+    try:
+        with translated(address):
+            yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def translated(address: Address) -> Iterator[None]:
+    """Turn the driver's errors into ours; those about the database's own state name the address."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise told(error, address) from error
+
+
+def told(error: psycopg.Error, address: Address) -> KryonixError:
+    """The error that an operator can act on."""
+    reason = _reason(error)
+    where = address.shown
+    for kinds, ours in _MEANINGS:
+        if isinstance(error, kinds):
+            return ours(f"{where}: {reason}")
+    if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
+        return _of_connecting(where, reason)
+    return SourceError(f"{where}: {reason}")
+
+
+# Errors of one class of PostgreSQL's, and what they mean to an operator.
+_MEANINGS: tuple[tuple[tuple[type[psycopg.Error], ...], type[KryonixError]], ...] = (
+    (
+        (pg.InvalidPassword, pg.InvalidAuthorizationSpecification, pg.InsufficientPrivilege),
+        SourceDenied,
+    ),
+    ((pg.InvalidCatalogName,), SourceMissing),
+    ((pg.DiskFull,), TargetFull),
+    ((pg.ObjectInUse,), AlreadyRunning),
+    (
+        (pg.TooManyConnections, pg.CannotConnectNow, pg.AdminShutdown, pg.CrashShutdown,
+         pg.ConnectionException, pg.DeadlockDetected, pg.LockNotAvailable, pg.QueryCanceled,
+         pg.SerializationFailure, pg.OutOfMemory, pg.IdleSessionTimeout),
+        SourceUnavailable,
+    ),
+)  # fmt: skip
+
+# A refusal to connect comes as text alone.
+_REFUSALS: tuple[tuple[re.Pattern[str], type[KryonixError]], ...] = (
+    (re.compile(r"authentication failed|no pg_hba\.conf entry|no password supplied"), SourceDenied),
+    (re.compile(r'role ".*" does not exist|permission denied'), SourceDenied),
+    (re.compile(r'database ".*" does not exist'), SourceMissing),
+    (re.compile(r"No space left on device"), TargetFull),
+)
+
+
+def _of_connecting(where: str, reason: str) -> KryonixError:
+    for pattern, ours in _REFUSALS:
+        if pattern.search(reason):
+            return ours(f"{where}: {reason}")
+    return SourceUnavailable(f"{where}: {reason}")
+
+
+def _reason(error: psycopg.Error) -> str:
+    """What the server said, in one line and without the statement."""
+    said = error.diag.message_primary or str(error)
+    detail = error.diag.message_detail
+    first = " ".join(said.split())
+    return f"{first} ({' '.join(detail.split())})" if detail else first
