@@ -20,7 +20,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="session", params=VERSIONS, ids=lambda version: f"pg{version}")
 def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
-    """A cluster of each version; what a test does to the server itself, it does to one of its own."""
+    """A cluster of each version; who stops or kills a server starts one of its own."""
     with start_postgres(request.param) as server:
         yield server
 
