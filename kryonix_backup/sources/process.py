@@ -91,6 +91,10 @@ class Program:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the program where it still runs, and let go of it; twice does nothing."""
         if self._process.poll() is None:
             self._process.terminate()
             try:

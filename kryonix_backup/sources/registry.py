@@ -22,6 +22,18 @@ class _Adapter(NamedTuple):
     target: Callable[[str, RestoreId, bool], Target]
 
 
+def _postgres_source(settings: SourceSettings) -> Source:
+    from kryonix_backup.sources.postgres.database import PostgresSource  # its driver is not light
+
+    return PostgresSource(settings)
+
+
+def _postgres_target(url: str, restore: RestoreId, overwrite: bool) -> Target:  # noqa: FBT001 - as an adapter is called
+    from kryonix_backup.sources.postgres.target import PostgresTarget
+
+    return PostgresTarget(url, restore, overwrite=overwrite)
+
+
 _ADAPTERS = {
     "files": _Adapter(
         Phase.FILE_STORAGE_RESTORE,
@@ -30,6 +42,7 @@ _ADAPTERS = {
             directory_of(url), restore, overwrite=overwrite
         ),
     ),
+    "postgresql": _Adapter(Phase.DATABASE_RESTORE, _postgres_source, _postgres_target),
 }
 
 

@@ -1,0 +1,167 @@
+"""What is in a database, read in one snapshot: tables, sequences, roles, large objects, itself."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from psycopg import sql
+
+from kryonix_backup.sources.postgres.address import SCHEMA
+from kryonix_backup.sources.postgres.session import Connection
+
+PAGE_BYTES = 8192
+
+
+class Table(NamedTuple):
+    """
+    A table with rows of its own; ``pages`` of its heap decide how its rows are shared out.
+
+    ``where`` chooses the rows of an extension's table that the extension does not bring itself.
+    """
+
+    oid: int
+    schema: str
+    name: str
+    columns: tuple[str, ...]
+    pages: int
+    where: str
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        """The table's name as SQL says it."""
+        return sql.Identifier(self.schema, self.name)
+
+
+# Leaves of partitioned tables hold the rows; what an extension made comes back with it, but for
+# the tables that it names as its configuration. Generated columns are computed again.
+_TABLES = """
+select c.oid::int8, n.nspname, c.relname, (pg_relation_size(c.oid) / 8192)::int8,
+       coalesce((select array_agg(a.attname order by a.attnum) from pg_attribute a
+                 where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+                   and a.attgenerated = ''), '{}')::text[],
+       coalesce(e.extcondition[array_position(e.extconfig, c.oid)], '')
+from pg_class c
+join pg_namespace n on n.oid = c.relnamespace
+left join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'
+left join pg_extension e on e.oid = d.refobjid
+where c.relkind = 'r' and c.relpersistence = 'p'
+  and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', %s)
+  and (d.objid is null or c.oid = any(e.extconfig))
+"""
+
+_SEQUENCES = """
+select schemaname, sequencename, last_value from pg_sequences
+where schemaname <> %s order by 1, 2
+"""
+
+_LARGE_OBJECTS = """
+select m.oid::int8, pg_get_userbyid(m.lomowner), m.lomacl::text[],
+       obj_description(m.oid, 'pg_largeobject')
+from pg_largeobject_metadata m order by m.oid
+"""
+
+# Roles that own something in this database, may do something in it, or own the database itself.
+_ROLES = """
+with recursive wanted(oid) as (
+    select refobjid from pg_shdepend
+    where refclassid = 'pg_authid'::regclass
+      and (dbid = (select oid from pg_database where datname = current_database())
+           or (dbid = 0 and classid = 'pg_database'::regclass
+               and objid = (select oid from pg_database where datname = current_database())))
+    union select datdba from pg_database where datname = current_database()
+    union select setrole from pg_db_role_setting s
+        join pg_database b on b.oid = s.setdatabase
+        where b.datname = current_database() and setrole <> 0
+    union select m.roleid from pg_auth_members m join wanted w on w.oid = m.member
+)
+select r.rolname, r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin,
+       r.rolreplication, r.rolbypassrls, r.rolconnlimit, r.rolvaliduntil::text,
+       array(select pg_get_userbyid(m.roleid) from pg_auth_members m
+             join wanted w on w.oid = m.roleid where m.member = r.oid order by 1)::text[]
+from pg_roles r join wanted on wanted.oid = r.oid
+where r.rolname !~ '^pg_' and r.oid <> 10 order by 1
+"""
+_ROLE_FIELDS = (
+    "name", "superuser", "inherit", "createrole", "createdb", "login", "replication",
+    "bypassrls", "connection_limit", "valid_until", "member_of",
+)  # fmt: skip
+
+_DATABASE = """
+select pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, d.datlocprovider::text,
+       to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale',
+       pg_get_userbyid(d.datdba), d.datacl::text[], shobj_description(d.oid, 'pg_database'),
+       d.datconnlimit, pg_database_size(d.oid)::int8
+from pg_database d where d.datname = current_database()
+"""
+_SETTINGS = """
+select case when s.setrole = 0 then null else pg_get_userbyid(s.setrole) end, s.setconfig
+from pg_db_role_setting s join pg_database d on d.oid = s.setdatabase
+where d.datname = current_database() order by 1 nulls first
+"""
+_VIEWS = """
+select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind = 'm' and c.relispopulated order by c.oid
+"""
+
+
+def tables_of(connection: Connection) -> list[Table]:
+    """Every table whose rows are to be saved."""
+    rows = connection.execute(_TABLES, (SCHEMA,)).fetchall()
+    return [
+        Table(oid, schema, name, tuple(columns), pages, where)
+        for oid, schema, name, pages, columns, where in rows
+    ]
+
+
+def sequences_of(connection: Connection) -> list[list[Any]]:
+    """[schema, name, last value] of every sequence; null where it was never used."""
+    return [list(row) for row in connection.execute(_SEQUENCES, (SCHEMA,))]
+
+
+def large_objects_of(connection: Connection) -> list[tuple[int, dict[str, Any]]]:
+    """The oid of every large object, and who owns it, who may use it, what is said of it."""
+    return [
+        (oid, {"owner": owner, "acl": acl, "comment": comment})
+        for oid, owner, acl, comment in connection.execute(_LARGE_OBJECTS)
+    ]
+
+
+def roles_of(connection: Connection) -> list[dict[str, Any]]:
+    """
+    The roles that this database needs, with the password's hash where this user may see it.
+
+    The bootstrap superuser is not among them: every server has its own.
+    """
+    rows = connection.execute(_ROLES).fetchall()
+    roles = [dict(zip(_ROLE_FIELDS, row, strict=True)) for row in rows]
+    allowed = connection.execute(
+        "select has_table_privilege('pg_catalog.pg_authid', 'select')"
+    ).fetchone()
+    if allowed is not None and allowed[0]:
+        hashes: dict[str, str | None] = dict(
+            connection.execute("select rolname, rolpassword from pg_authid").fetchall()
+        )
+        for role in roles:
+            role["password"] = hashes.get(role["name"])
+    return roles
+
+
+def database_of(connection: Connection) -> dict[str, Any]:
+    """The database itself: encoding, locale, owner, rights, settings, views to fill again."""
+    row = connection.execute(_DATABASE).fetchone()
+    assert row is not None
+    (encoding, collate, ctype, provider, locale, icu, owner, acl, comment, limit, size) = row
+    return {
+        "encoding": encoding,
+        "collate": collate,
+        "ctype": ctype,
+        "provider": provider,
+        "locale": locale or icu,
+        "owner": owner,
+        "acl": acl,
+        "comment": comment,
+        "connection_limit": limit,
+        "size": size,
+        "settings": [list(row) for row in connection.execute(_SETTINGS)],
+        "materialized": [list(row) for row in connection.execute(_VIEWS)],
+    }

@@ -1,0 +1,211 @@
+"""A PostgreSQL database as a source."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from psycopg import sql
+
+from kryonix_backup.errors import ConfigError, SourceMissing
+from kryonix_backup.model import MIB, Entry, EntryKind, sort_key
+from kryonix_backup.settings import SourceSettings
+from kryonix_backup.sources.postgres import paths
+from kryonix_backup.sources.postgres.address import SCHEMA, Address
+from kryonix_backup.sources.postgres.checking import check
+from kryonix_backup.sources.postgres.contents import (
+    PAGE_BYTES,
+    Table,
+    database_of,
+    large_objects_of,
+    roles_of,
+    sequences_of,
+    tables_of,
+)
+from kryonix_backup.sources.postgres.exported import Exported, exported
+from kryonix_backup.sources.postgres.programs import programs_for
+from kryonix_backup.sources.postgres.reading import (
+    BytesReader,
+    PiecesReader,
+    ProgramReader,
+    copied,
+    copy_by_psql,
+    large_object,
+    schema_by_pg_dump,
+)
+from kryonix_backup.sources.postgres.session import Connection, connected
+from kryonix_backup.sources.process import Program
+from kryonix_backup.sources.source import Dump, Finding, Item, Reader, Size
+
+PART = "database"
+_RANGE_PAGES = 256 * MIB // PAGE_BYTES  # so much of a table is one entry, and is read again alone
+_SMALL_PAGES = 4 * MIB // PAGE_BYTES  # below this the driver is faster than starting psql
+
+
+class PostgresSource:
+    """
+    One database, in one part named ``database``: its schema, then rows, then what goes with it.
+
+    Everything is read in one snapshot of the server. Raises InvalidUrl and ConfigError for
+    settings without sense.
+    """
+
+    def __init__(self, settings: SourceSettings) -> None:
+        self._address = Address.parse(settings.url)
+        if settings.include or settings.exclude or settings.one_file_system:
+            raise ConfigError(
+                f"source {settings.name} is a database, which has no include, exclude or"
+                " one_file_system",
+                "Remove them; a restore can choose tables with --include.",
+            )
+        self._position: dict[str, Any] = {}
+
+    def check(self) -> list[Finding]:
+        """What of the server, the database and the user's rights would stop a backup."""
+        return check(self._address)
+
+    def parts(self) -> tuple[str, ...]:
+        """Its one part."""
+        return (PART,)
+
+    def measure(self, part: str) -> Size:
+        """How many entries there will be, and about how many bytes."""
+        with connected(self._address) as connection:
+            tables = tables_of(connection)
+        return Size(
+            sum(len(_ranges(table)) for table in tables),
+            sum(table.pages * PAGE_BYTES for table in tables),
+        )
+
+    def dump(self, part: str, since: Iterator[Entry] | None) -> Dump:
+        """
+        The whole database; what has not changed since is found by its chunks.
+
+        Raises SourceMissing for a part it does not have.
+        """
+        if part != PART:
+            raise SourceMissing(f"{self._address.shown} has no part {part!r}")
+        return Dump(self._items(), [])
+
+    def position(self) -> dict[str, Any]:
+        """Where the last dump stands in the log; empty where no slot keeps the log."""
+        return self._position
+
+    def _items(self) -> Iterator[Item]:
+        with exported(self._address) as (connection, snapshot):
+            self._position = _position(snapshot)
+            major = snapshot.version // 10_000
+            dumping = _Dumping(connection, snapshot, self._address, programs_for(major))
+            try:
+                yield from dumping.items()
+            finally:
+                dumping.end()
+
+
+def _position(snapshot: Exported) -> dict[str, Any]:
+    if snapshot.at is None:
+        return {}
+    return {
+        "log": f"{snapshot.system}/{snapshot.database}",
+        "at": snapshot.at,
+        "time": snapshot.time.isoformat(),
+    }
+
+
+class _Dumping:
+    """One dump under way, in one snapshot."""
+
+    def __init__(
+        self, connection: Connection, snapshot: Exported, address: Address, programs: Path
+    ) -> None:
+        self._connection = connection
+        self._snapshot = snapshot
+        self._address = address
+        self._programs = programs
+        self._running: list[Program] = []
+
+    def end(self) -> None:
+        """Stop a program that nobody read to its end."""
+        for program in self._running:
+            program.stop()
+
+    def items(self) -> Iterator[Item]:
+        tables = tables_of(self._connection)
+        items = [item for table in tables for item in self._of_table(table)]
+        ranges = len(items)
+        items += self._large_objects()
+        items.append(self._small(paths.DATABASE, database_of(self._connection)))
+        items.append(self._small(paths.ROLES, roles_of(self._connection)))
+        items.append(self._small(paths.SEQUENCES, sequences_of(self._connection)))
+        items.append(self._schema(ranges))
+        yield from sorted(items, key=lambda item: sort_key(item.entry.path))
+
+    def _of_table(self, table: Table) -> Iterator[Item]:
+        ranges = _ranges(table)
+        for number, (low, high) in enumerate(ranges):
+            path = paths.data_path(table.schema, table.name, number)
+            size = (min(high, table.pages) - low) * PAGE_BYTES
+            entry = Entry(path, EntryKind.FILE, size, meta={"columns": list(table.columns)})
+            yield Item(entry, self._rows(entry, table, low, high))
+
+    def _rows(self, entry: Entry, table: Table, low: int, high: int) -> Any:
+        query = _copy(table, low, high)
+        if table.pages < _SMALL_PAGES:
+            return lambda: PiecesReader(
+                entry, copied(self._connection, query), self._address, count_rows=True
+            )
+        text = query.as_string(self._connection)
+
+        def opened() -> Reader:
+            name = self._snapshot.name
+            program = copy_by_psql(self._programs, self._address, name, text)
+            self._running = [program]
+            return ProgramReader(entry, program, count_rows=True)
+
+        return opened
+
+    def _large_objects(self) -> Iterator[Item]:
+        for oid, meta in large_objects_of(self._connection):
+            entry = Entry(paths.large_object_path(oid), EntryKind.FILE, 0, meta=meta)
+            yield Item(entry, self._large_object(entry, oid))
+
+    def _large_object(self, entry: Entry, oid: int) -> Any:
+        return lambda: PiecesReader(entry, large_object(self._connection, oid), self._address)
+
+    def _small(self, path: bytes, content: Any) -> Item:
+        body = json.dumps(content, indent=1, sort_keys=True).encode()
+        entry = Entry(path, EntryKind.FILE, len(body), meta={"needed": True})
+        return Item(entry, lambda: BytesReader(entry, body))
+
+    def _schema(self, ranges: int) -> Item:
+        meta = {"needed": True, "version": self._snapshot.version, "ranges": ranges}
+        entry = Entry(paths.SCHEMA_DUMP, EntryKind.FILE, 0, meta=meta)
+
+        def opened() -> Reader:
+            name = self._snapshot.name
+            program = schema_by_pg_dump(self._programs, self._address, name, SCHEMA)
+            self._running = [program]
+            return ProgramReader(entry, program, count_rows=False)
+
+        return Item(entry, opened)
+
+
+def _ranges(table: Table) -> list[tuple[int, int]]:
+    """The pages of each entry; the last one is open, for rows that came since they were counted."""
+    starts = list(range(0, max(table.pages, 1), _RANGE_PAGES))
+    return list(zip(starts, [*starts[1:], 2**32 - 1], strict=True))
+
+
+def _copy(table: Table, low: int, high: int) -> sql.Composed:
+    columns = sql.SQL(", ").join(map(sql.Identifier, table.columns))
+    condition = sql.SQL("ctid >= {} and ctid < {}").format(
+        sql.Literal(f"({low},0)"), sql.Literal(f"({high},0)")
+    )
+    if table.where:  # the extension's own words, such as: WHERE id > 100
+        extra = table.where.strip().removeprefix("WHERE").removeprefix("where")
+        condition = sql.SQL("{} and ({})").format(condition, sql.SQL(extra))
+    return sql.SQL("copy (select {} from only {} where {}) to stdout").format(
+        columns, table.identifier, condition
+    )

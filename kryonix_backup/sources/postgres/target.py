@@ -1,0 +1,220 @@
+"""
+A PostgreSQL database as the target of a restore.
+
+It is loaded under another name beside the one that is there, and the two change names in one
+transaction; until `finish` the old one stays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from psycopg import sql
+
+from kryonix_backup.errors import (
+    RestoreError,
+    SourceError,
+    TargetFull,
+    ValidationFailed,
+    WouldOverwrite,
+)
+from kryonix_backup.model import Blob, Entry, Problem, RestoreId
+from kryonix_backup.sources.postgres import paths
+from kryonix_backup.sources.postgres.address import Address
+from kryonix_backup.sources.postgres.archive import Archive
+from kryonix_backup.sources.postgres.loading import load_rows
+from kryonix_backup.sources.postgres.making import (
+    dress_database,
+    make_database,
+    make_roles,
+    run_all,
+)
+from kryonix_backup.sources.postgres.programs import programs_for
+from kryonix_backup.sources.postgres.session import Connection, connected
+from kryonix_backup.sources.postgres.switch import Switch
+from kryonix_backup.sources.source import Content, LoadReport
+
+_MOST_JOBS = 4
+
+
+class PostgresTarget:
+    """The database of an address, brought back beside what is there and then put in its place."""
+
+    def __init__(self, url: str, restore: RestoreId, *, overwrite: bool = False) -> None:
+        self._address = Address.parse(url)
+        self._switch = Switch(self._address, restore)
+        self._overwrite = overwrite
+        self._jobs = min(_MOST_JOBS, len(os.sched_getaffinity(0)))
+
+    def prepare(self, entries: Iterable[Entry], bytes_needed: int) -> None:
+        """Raise WouldOverwrite, RestoreError or SourceError where the load cannot work."""
+        ranges = 0
+        schema: Entry | None = None
+        for entry in entries:
+            ranges += entry.path.startswith(paths.DATA)
+            schema = entry if entry.path == paths.SCHEMA_DUMP else schema
+        if schema is None:
+            raise RestoreError(
+                f"{self._address.shown}: what is to be restored is no PostgreSQL database",
+                "Give this source a target of its own kind with --to.",
+            )
+        with self._switch.connected() as connection:
+            self._check_rights(connection)
+            self._check_version(connection, schema)
+            if not self._switch.is_there(connection, self._address.database):
+                return
+        self._check_overwrite(whole=ranges == schema.meta["ranges"])
+
+    def load(self, content: Content) -> LoadReport:
+        """Make the new database and fill it; what an earlier try left is dropped first."""
+        new = self._switch.new
+        with self._refused(), self._switch.connected() as connection:
+            small, rows = _sorted(content)
+            version = connection.info.server_version // 10_000
+            self._switch.drop(connection, new)
+            problems = make_roles(connection, json.loads(small[paths.ROLES]))
+            database = json.loads(small[paths.DATABASE])
+            make_database(connection, new, database)
+            self._switch.mark(connection, "loading")
+            address = self._address.of(new)
+            with Archive(programs_for(version), [small[paths.SCHEMA_DUMP]]) as archive:
+                archive.make(address, "pre-data", 1)
+                loaded = load_rows(content, rows, address, self._jobs)
+                archive.make(address, "post-data", self._jobs)
+            with connected(address) as inside:
+                _set_sequences(inside, json.loads(small[paths.SEQUENCES]))
+                problems += _fill_views(inside, database["materialized"])
+                inside.execute("analyze")
+            problems += dress_database(connection, new, database)
+            self._switch.mark(connection, "loaded", database["comment"])
+        return LoadReport(loaded.entries + len(small), loaded.bytes, (*problems, *loaded.problems))
+
+    def compare(self, entries: Iterable[Entry]) -> list[Problem]:
+        """Tables whose rows are not as many as were saved."""
+        expected: dict[tuple[str, str], int] = {}
+        for entry in entries:
+            if entry.path.startswith(paths.DATA):
+                table = paths.table_of(entry.path)
+                expected[table] = expected.get(table, 0) + entry.meta["rows"]
+        with self._refused(), self._switch.connected() as connection:
+            if self._switch.state(connection) != "loaded":
+                raise RestoreError(f"nothing was loaded for {self._address.shown}")
+        with self._refused(), connected(self._address.of(self._switch.new)) as inside:
+            return [
+                Problem(f"{schema}.{name}", f"holds {found} rows instead of {rows}")
+                for (schema, name), rows in expected.items()
+                if (found := _count(inside, schema, name)) != rows
+            ]
+
+    def commit(self) -> None:
+        """Let the two databases change names; raises RestoreError where that is refused."""
+        with self._refused():
+            self._switch.commit(overwrite=self._overwrite)
+
+    def roll_back(self) -> None:
+        """Give the old database its name again, and drop the new one."""
+        with self._refused():
+            self._switch.roll_back()
+
+    def finish(self) -> None:
+        """Drop the old database, and the slots that kept its log."""
+        with self._refused():
+            self._switch.finish()
+
+    # ------------------------------------------------------------------ their steps
+
+    def _check_rights(self, connection: Connection) -> None:
+        row = connection.execute("select rolsuper from pg_roles where rolname = user").fetchone()
+        if row is None or not row[0]:
+            raise RestoreError(
+                f"{self._address.shown}: {self._address.user} is no superuser, and only one can"
+                " give everything in a database back to its owners",
+                "Name a superuser in the target's address with --to.",
+            )
+
+    def _check_version(self, connection: Connection, schema: Entry) -> None:
+        there, saved = connection.info.server_version // 10_000, schema.meta["version"] // 10_000
+        if there < saved:
+            raise RestoreError(
+                f"{self._address.shown} is PostgreSQL {there}, older than the {saved} that was"
+                " saved",
+                f"Restore to a server of version {saved} or later with --to.",
+            )
+        programs_for(there)
+
+    def _check_overwrite(self, *, whole: bool) -> None:
+        if not self._overwrite:
+            raise WouldOverwrite(
+                f"{self._address.shown} is there already",
+                "Restore to another name with --to, such as"
+                f" .../{self._address.database}_restored, or say --overwrite.",
+            )
+        if not whole:
+            raise WouldOverwrite(
+                f"{self._address.shown} would be replaced by a part of it: --include leaves tables"
+                " empty",
+                "Restore the part to another name with --to, and take from there what is needed.",
+            )
+
+    @contextmanager
+    def _refused(self) -> Iterator[None]:
+        """A refusal by the server is told as one of the restore's."""
+        try:
+            yield
+        except TargetFull:
+            raise
+        except SourceError as error:
+            raise RestoreError(error.message, error.hint) from error
+
+
+def _sorted(content: Content) -> tuple[dict[bytes, bytes], list[Entry]]:
+    """The small entries with their content, and what stands for rows and large objects."""
+    rows: list[Entry] = []
+
+    def is_small(entry: Entry) -> bool:
+        if entry.path.startswith((paths.DATA, paths.LARGE_OBJECTS)):
+            rows.append(entry)
+            return False
+        return True
+
+    small = {entry.path: _joined(pieces) for entry, pieces in content.items(is_small)}
+    for name in (paths.SCHEMA_DUMP, paths.DATABASE, paths.ROLES, paths.SEQUENCES):
+        if name not in small:
+            raise ValidationFailed(f"the snapshot of the database lacks {name.decode()}")
+    return small, rows
+
+
+def _joined(pieces: Iterable[Blob]) -> bytes:
+    return b"".join(bytes(piece) for piece in pieces)
+
+
+def _set_sequences(connection: Connection, sequences: list[list[Any]]) -> None:
+    for schema, name, last in sequences:
+        if last is not None:
+            identifier = sql.Identifier(schema, name).as_string(connection)
+            connection.execute("select setval(%s::regclass, %s, true)", (identifier, last))
+
+
+def _fill_views(connection: Connection, views: list[list[str]]) -> list[Problem]:
+    """Fill materialized views; one that needs another comes after it, in as many rounds as help."""
+    left = [sql.SQL("refresh materialized view {}").format(sql.Identifier(*view)) for view in views]
+    while left:
+        refused = [
+            (statement, problem)
+            for statement in left
+            for problem in run_all(connection, [statement], "a materialized view")
+        ]
+        if len(refused) == len(left):
+            return [problem for _, problem in refused]
+        left = [statement for statement, _ in refused]
+    return []
+
+
+def _count(connection: Connection, schema: str, name: str) -> int:
+    query = sql.SQL("select count(*) from only {}").format(sql.Identifier(schema, name))
+    row = connection.execute(query).fetchone()
+    return int(row[0]) if row is not None else -1
