@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import tempfile
@@ -15,6 +16,7 @@ from kryonix_backup.model import Blob
 
 _SAID_BYTES = 4096  # of what a program says on its way out
 _WAIT_S = 10.0
+_PIPE_BYTES = 1 << 20  # the most that an ordinary user may have; a program then waits less often
 
 
 class Program:
@@ -44,6 +46,8 @@ class Program:
             start_new_session=True,  # Ctrl-C is ours to pass on
             bufsize=0,
         )
+        if self._process.stdout is not None:
+            fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def readinto(self, view: memoryview) -> int:
         """What the program wrote, as much as there is; 0 at its end."""
