@@ -35,6 +35,9 @@ _CACHED_FRAMES = 12
 _NEAR_BYTES = 128 * KIB  # fetching so much for nothing is cheaper than one more request
 _REQUEST_BYTES = 4 * MIB
 _LITTLE = 4  # a chunk of less than one part in so many of its frame is copied out of it
+# Python's lock is handed over around each hash, which for a smaller chunk costs more than the hash:
+# such a chunk is checked by whoever takes it from the stream, not by the thread that fetched it.
+_CHECKED_AHEAD_BYTES = 64 * KIB
 _READERS = 3
 
 
@@ -123,9 +126,13 @@ class ChunkReader:
     def _slice(self, chunk: ChunkId, found: Found, raw: Blob) -> Blob:
         start, length = found.place.start, found.place.length
         data = memoryview(raw)[start : start + length]
-        if self._shelf.namer(data) != chunk:
+        if not self.is_named(data, chunk):
             raise Damaged(f"chunk {chunk.hex()} in {pack_name(found.pack.id)} is not what it was")
         return data
+
+    def is_named(self, data: Blob, chunk: ChunkId) -> bool:
+        """Whether that is the content of the chunk."""
+        return self._shelf.namer(data) == chunk
 
     def _sealer(self, pack: PackInfo) -> Sealer:
         sealer = self._sealers.get(pack.id)
@@ -153,7 +160,11 @@ class ChunkReader:
     def fetch(
         self, run: _Run, chunks: Sequence[ChunkId], found: dict[ChunkId, Found]
     ) -> dict[ChunkId, Blob]:
-        """The chunks of one run of frames; those that are damaged are left out."""
+        """
+        The chunks of one run of frames; those that are damaged are left out.
+
+        Those below `_CHECKED_AHEAD_BYTES` are still to be checked.
+        """
         try:
             opened = self._open_run(run)
         except (Damaged, ObjectMissing) as error:
@@ -162,13 +173,13 @@ class ChunkReader:
             return {}
         contents: dict[ChunkId, Blob] = {}
         for chunk in chunks:
-            try:
-                raw = opened[found[chunk].place.frame.offset]
-                data = self._slice(chunk, found[chunk], raw)
-                # A view keeps its whole frame in memory, and a window may hold thousands of them.
-                contents[chunk] = data if len(data) >= len(raw) // _LITTLE else bytes(data)
-            except Damaged as error:
-                log.warning("%s", error.message)
+            frame, start, length = found[chunk].place
+            raw = opened[frame.offset]
+            data = memoryview(raw)[start : start + length]
+            if length >= _CHECKED_AHEAD_BYTES and not self.is_named(data, chunk):
+                continue  # whoever takes it is told so
+            # A view keeps its whole frame in memory, and a window may hold thousands of them.
+            contents[chunk] = data if length >= len(raw) // _LITTLE else bytes(data)
         return contents
 
     def _open_run(self, run: _Run) -> dict[int, Blob]:
@@ -226,7 +237,11 @@ class _Window:
     def _take(self, chunk: ChunkId) -> Blob:
         future = self._future.get(chunk)
         data = future.result().get(chunk) if future is not None else None
-        return data if data is not None else self._reader.read(chunk)
+        if data is None:
+            return self._reader.read(chunk)
+        if len(data) < _CHECKED_AHEAD_BYTES and not self._reader.is_named(data, chunk):
+            return self._reader.read(chunk)
+        return data
 
     def cancel(self) -> None:
         """Fetch nothing more."""

@@ -192,6 +192,35 @@ def test_both_copies_stay_known_when_the_index_is_merged() -> None:
         assert [reader.read(repository.namer(chunk)) for chunk in chunks] == chunks
 
 
+@pytest.mark.parametrize("size", [5000, 300_000])
+@pytest.mark.parametrize("copies", [1, 2])
+def test_what_opens_and_is_not_the_chunk_is_never_given(
+    monkeypatch: pytest.MonkeyPatch, size: int, copies: int
+) -> None:
+    """Small chunks are checked when they are taken, large ones when they are fetched."""
+    repository = new_repository()
+    chunk = random.Random(size).randbytes(size)
+    with repository.writer() as one, repository.writer() as two:
+        ref = Ref(one.lane("store").keep([chunk])[0], size)
+        two.lane("store").keep([chunk])
+    wrong = _packs(repository, chunk)[:copies]
+    original = reader_module.open_frame
+
+    def mixed_up(sealer, frame, sealed, where):  # type: ignore[no-untyped-def]
+        raw = original(sealer, frame, sealed, where)
+        return bytes(len(raw)) if where.startswith(tuple(wrong)) else raw
+
+    monkeypatch.setattr(reader_module, "open_frame", mixed_up)
+    stream = repository.reader().stream([ref])
+
+    if copies == 2:
+        with pytest.raises(Damaged, match="is not what it was"):
+            list(stream)
+    else:
+        assert list(stream) == [chunk]
+    assert _threads() == []
+
+
 def test_damage_names_the_pack_and_the_place(filled: tuple[RecordingStore, list[Ref]]) -> None:
     store, refs = filled[0].copy(), filled[1]
     repository = reopened(store)

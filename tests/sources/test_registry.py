@@ -8,6 +8,7 @@ from kryonix_backup.errors import ConfigError, InvalidUrl
 from kryonix_backup.model import Phase, RestoreId, SourceName
 from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.registry import open_source, open_target, phase_of
+from kryonix_backup.testing.sources import GivenContent
 
 RESTORE = RestoreId("20261123t214005z-0123456789abcdef")
 
@@ -21,7 +22,7 @@ def test_a_source_and_a_target_are_found_by_their_scheme(tmp_path: Path) -> None
     target = open_target(f"files://{tmp_path}/new", RESTORE, overwrite=False)
 
     entries = [item.entry for item in source.dump("tree", None).items]
-    target.load((entry, iter(())) for entry in entries)
+    target.load(GivenContent((entry, iter(())) for entry in entries))
     target.commit()
     target.finish()
 

@@ -7,7 +7,7 @@ import pytest
 from kryonix_backup.errors import RestoreError, SourceUnreadable
 from kryonix_backup.model import Entry, EntryKind
 from kryonix_backup.sources.source import Item, Size
-from kryonix_backup.testing.sources import MemorySource, MemoryTarget, Thing
+from kryonix_backup.testing.sources import GivenContent, MemorySource, MemoryTarget, Thing
 
 TREE = {
     b"a.txt": Thing(b"beside"),
@@ -57,7 +57,7 @@ def test_a_thing_that_fails_says_so(fails_at: int) -> None:
 
 
 def _load(target: MemoryTarget, content: bytes) -> None:
-    target.load([(Entry(b"x", EntryKind.FILE, len(content)), [content])])
+    target.load(GivenContent([(Entry(b"x", EntryKind.FILE, len(content)), [content])]))
 
 
 def test_a_target_changes_nothing_before_commit_and_goes_back() -> None:

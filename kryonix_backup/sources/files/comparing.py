@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,41 +39,74 @@ _FORMATS = {
 _DEVICES = (EntryKind.CHARACTER_DEVICE, EntryKind.BLOCK_DEVICE)
 
 
+# Reading and hashing a file of this size lets other threads run most of the time; for smaller ones
+# handing them over costs more than it wins.
+_LARGE_BYTES = MIB
+_THREADS = 2
+_MOST_WAITING = 1000
+
+
 class Comparison:
     """One run of `compare`; what `load` reported as left out is not reported again."""
 
     def __init__(self, staging: Handle) -> None:
-        self._root = open_inside(staging.fd, TREE)
-        self._folder = Folder(self._root, b"", self._root)
+        self._check = _Check(open_inside(staging.fd, TREE), Owners())
         self._ledger = Ledger(staging, write=False)
-        self._owners = Owners()
-        self._buffer = memoryview(bytearray(MIB))
-        self._problems: list[Problem] = []
+        self._problems: list[tuple[int, Problem]] = []
+        self._waiting: deque[tuple[int, Future[Problem | None]]] = deque()
 
     def run(self, entries: Iterable[Entry]) -> list[Problem]:
-        """What is not as it should be."""
-        try:
-            for entry in entries:
-                noted = self._ledger.next(entry.path)
-                if noted is None:
-                    self._report(entry, "was not loaded")
-                elif noted != LEFT_OUT and entry.path:
-                    self._try(entry, noted)
-        finally:
-            self._ledger.close()
-        return self._problems
+        """What is not as it should be, in the order of entries."""
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="compare") as pool:
+            try:
+                for number, entry in enumerate(entries):
+                    self._take(pool, number, entry)
+                while self._waiting:
+                    self._settle()
+            finally:
+                for _, future in self._waiting:
+                    future.cancel()
+                self._ledger.close()
+        return [problem for _, problem in sorted(self._problems)]
 
-    def _report(self, entry: Entry, reason: str) -> None:
-        self._problems.append(Problem(entry.text, reason))
+    def _take(self, pool: ThreadPoolExecutor, number: int, entry: Entry) -> None:
+        noted = self._ledger.next(entry.path)
+        if noted is None:
+            self._note(number, Problem(entry.text, "was not loaded"))
+        elif noted == LEFT_OUT or not entry.path:
+            return
+        elif entry.kind is EntryKind.FILE and entry.size >= _LARGE_BYTES:
+            self._waiting.append((number, pool.submit(self._check.problem, entry, noted)))
+            if len(self._waiting) > _MOST_WAITING:
+                self._settle()
+        else:
+            self._note(number, self._check.problem(entry, noted))
 
-    def _try(self, entry: Entry, noted: bytes) -> None:
+    def _settle(self) -> None:
+        number, future = self._waiting.popleft()
+        self._note(number, future.result())
+
+    def _note(self, number: int, problem: Problem | None) -> None:
+        if problem is not None:
+            self._problems.append((number, problem))
+
+
+class _Check(threading.local):
+    """A look at loaded entries, one by one; each thread has a folder and a buffer of its own."""
+
+    def __init__(self, root: Handle, owners: Owners) -> None:
+        self._root = root
+        self._owners = owners
+        self._folder = Folder(root, b"", root)
+        self._buffer = memoryview(bytearray(MIB))
+
+    def problem(self, entry: Entry, noted: bytes) -> Problem | None:
+        """What is wrong with one entry."""
         try:
             found = self._differences(entry, noted)
         except OSError as error:
-            self._report(entry, f"cannot be read back: {reason_of(error)}")
-            return
-        if found:
-            self._report(entry, f"differs in {', '.join(found)}")
+            return Problem(entry.text, f"cannot be read back: {reason_of(error)}")
+        return Problem(entry.text, f"differs in {', '.join(found)}") if found else None
 
     def _differences(self, entry: Entry, noted: bytes) -> list[str]:
         parent, name = split(entry.path)

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from kryonix_backup.errors import Damaged
+from kryonix_backup.model import Entry, EntryKind
+from kryonix_backup.sources.files import comparing
 from kryonix_backup.sources.files.target import FilesTarget
 from tests.sources.files.engine import Snapshot, as_ordinary_user, back_up, load, target_of, write
 
@@ -88,6 +93,66 @@ def test_a_directory_that_is_gone_is_found_for_everything_in_it(loaded) -> None:
     found = {problem.path for problem in target.compare(snapshot.entries)}
 
     assert {"docs", "docs/deep", "docs/deep/letter", "docs/plain-again"} <= found
+
+
+@pytest.fixture
+def all_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "_LARGE_BYTES", 1)
+    monkeypatch.setattr(comparing, "_MOST_WAITING", 2)
+
+
+@pytest.mark.usefixtures("all_are_large")
+def test_problems_of_large_files_come_in_the_order_of_entries(loaded) -> None:
+    snapshot, target, staged = loaded
+    wrong = [
+        entry
+        for entry in snapshot.entries
+        if entry.path and entry.kind in (EntryKind.FILE, EntryKind.FIFO)
+    ]
+    for entry in wrong:
+        os.utime(staged / os.fsdecode(entry.path), ns=(1, 1))
+
+    found = target.compare(snapshot.entries)
+
+    named = [each.path for each in found if each.reason == "differs in time"]
+    assert [path for path in named if path in {entry.text for entry in wrong}] == [
+        entry.text for entry in wrong
+    ]
+    assert sum(entry.size > 0 for entry in wrong) > 2
+
+
+@pytest.mark.usefixtures("all_are_large")
+def test_a_large_file_that_cannot_be_read_back_is_named(
+    loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot, target, _ = loaded
+    readers: set[str] = set()
+
+    def failing(*_: object) -> int:
+        readers.add(threading.current_thread().name)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(comparing.os, "preadv", failing)
+
+    found = {problem.path: problem.reason for problem in target.compare(snapshot.entries)}
+
+    assert found["docs!"] == "cannot be read back: input/output error"
+    assert readers
+    assert all(name.startswith("compare") for name in readers)
+
+
+@pytest.mark.usefixtures("all_are_large")
+def test_entries_that_stop_coming_end_the_threads(loaded) -> None:
+    snapshot, target, _ = loaded
+
+    def cut() -> Iterator[Entry]:
+        yield from snapshot.entries
+        raise Damaged("the tree")
+
+    with pytest.raises(Damaged, match="the tree"):
+        target.compare(cut())
+
+    assert not [each for each in threading.enumerate() if each.name.startswith("compare")]
 
 
 def test_an_ordinary_user_compares_what_its_mode_shuts(open_path: Path) -> None:

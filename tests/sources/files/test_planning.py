@@ -11,6 +11,7 @@ from kryonix_backup.sources.files.folders import open_root
 from kryonix_backup.sources.files.journal import Begin, Merge, Move
 from kryonix_backup.sources.files.planning import MovePlan, Survey, check_room
 from kryonix_backup.sources.files.staging import Before, Places
+from kryonix_backup.testing.sources import GivenContent
 from tests.sources.files.engine import RESTORE, Snapshot, back_up, target_of, write
 
 META = {"mode": 0o640, "uid": os.geteuid(), "gid": os.getegid(), "mtime": 5}
@@ -121,7 +122,7 @@ def test_a_plan_that_would_overwrite_is_none(tmp_path: Path) -> None:
 
 
 def _plan(directory: Path, snapshot: Snapshot, *, overwrite: bool) -> list:
-    target_of(directory).load(snapshot.items())
+    target_of(directory).load(GivenContent(snapshot.items()))
     top = os.fsencode(directory)
     target = open_root(top)
     staging = Places(top, RESTORE).staged(target)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from kryonix_backup.errors import RestoreError, TargetFull, UnsafePath, WouldOverwrite
+from kryonix_backup.testing.sources import GivenContent
 from tests.sources.files.engine import (
     back_up,
     load,
@@ -136,7 +137,7 @@ def test_after_the_switch_was_begun_nothing_is_loaded_again(tree: Path, tmp_path
 
     restoring.prepare(snapshot.entries, 0)
     with pytest.raises(RestoreError, match="already being switched to"):
-        restoring.load(snapshot.items())
+        restoring.load(GivenContent(snapshot.items()))
 
 
 def test_a_switch_needs_something_loaded(tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_nothing_is_overwritten_unless_asked(tree: Path, tmp_path: Path) -> None
         target_of(target).prepare(snapshot.entries, 0)
 
     restoring = target_of(target)
-    restoring.load(snapshot.items())
+    restoring.load(GivenContent(snapshot.items()))
     with pytest.raises(WouldOverwrite):
         restoring.commit()
     restoring.roll_back()
