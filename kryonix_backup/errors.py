@@ -15,7 +15,7 @@ Every failure that this project raises on purpose, in one tree.
     ├── TransientError               30   trying again can help
     │   ├── StoreUnavailable         31
     │   ├── StoreThrottled           32   the store asked to slow down
-    │   ├── AlreadyRunning           33   another run holds this restore
+    │   ├── AlreadyRunning           33   another run holds this restore, or follows this log
     │   └── SourceUnavailable        34   a source's server does not answer
     ├── StoreError                   40
     │   ├── ObjectMissing            41
@@ -33,13 +33,16 @@ Every failure that this project raises on purpose, in one tree.
     ├── SourceError                  60
     │   ├── SourceMissing            61
     │   ├── SourceUnreadable         62
-    │   └── SourceDenied             63   a source's server refuses this user
+    │   ├── SourceDenied             63   a source's server refuses this user
+    │   ├── SourceUnprepared         64   a source's server lacks what the transaction log needs
+    │   └── LogBroken                65   the transaction log has a gap
     └── RestoreError                 70
         ├── WouldOverwrite           71
         ├── UnsafePath               72   an entry would leave the restore's target
         ├── TargetFull               73
         ├── RestoreUnknown           74
-        └── ValidationFailed         75   what was restored is not what was saved
+        ├── ValidationFailed         75   what was restored is not what was saved
+        └── TimeUnreachable          76   no backup and log lead to that time
 
 The number is the command's exit code; 3 is kept for a backup that is complete but for the
 entries its report names. A message is lower case and names the object; the hint tells the
@@ -173,7 +176,7 @@ class StoreThrottled(TransientError):
 
 
 class AlreadyRunning(TransientError):
-    """Another process works on the same restore."""
+    """Another process works on the same restore, or follows the same log."""
 
     exit_code = 33
     hint = "Wait for it to end; its lock ends with its process."
@@ -314,6 +317,20 @@ class SourceDenied(SourceError):
     )
 
 
+class SourceUnprepared(SourceError):
+    """A source's server lacks what following its transaction log needs."""
+
+    exit_code = 64
+    hint = "See 'kryonix source check ID NAME', then run 'kryonix source prepare ID NAME'."
+
+
+class LogBroken(SourceError):
+    """The transaction log has a gap: what happened in it can only be restored from a new full."""
+
+    exit_code = 65
+    hint = "Run 'kryonix backup ID --kind full': a new chain of the log begins with it."
+
+
 class RestoreError(KryonixError):
     """A restore cannot go on."""
 
@@ -354,3 +371,10 @@ class ValidationFailed(RestoreError):
 
     exit_code = 75
     hint = "The target was left as it was. Run 'kryonix verify ID --level data'."
+
+
+class TimeUnreachable(RestoreError):
+    """No backup and no stretch of the transaction log lead to that time."""
+
+    exit_code = 76
+    hint = "Choose a time that 'kryonix snapshots ID' shows as restorable."

@@ -27,6 +27,7 @@ RestoreId = NewType("RestoreId", str)
 RepositoryId = NewType("RepositoryId", str)
 KeyId = NewType("KeyId", str)
 PackId = NewType("PackId", str)
+ChainId = NewType("ChainId", str)
 ChunkId = NewType("ChunkId", bytes)
 
 Blob = bytes | bytearray | memoryview
@@ -118,6 +119,32 @@ class Entry(NamedTuple):
 def sort_key(path: bytes) -> bytes:
     """The order of entries: name by name, so that everything in a directory follows it."""
     return path.replace(b"/", b"\0")
+
+
+class LogHeader(NamedTuple):
+    """
+    What one segment of a source's transaction log holds.
+
+    Segments of a chain are numbered from 0 without a gap, and each ends between two transactions.
+    ``start`` and ``end`` are positions of the source's own (LSNs): everything from ``start`` up to
+    ``end`` is in it. ``first`` and ``last`` are the least and the greatest commit time in it, and
+    ``restorable`` is the time of the last commit whose every consequence is known (the values of
+    sequences among them); all three are None where nothing was committed. ``broken`` says what
+    happened in it that cannot be replayed: only a full backup leads beyond it. ``meta`` is whatever
+    the source needs to use it.
+    """
+
+    chain: ChainId
+    number: int
+    start: int
+    end: int
+    first: datetime | None
+    last: datetime | None
+    restorable: datetime | None
+    commits: int
+    changes: int
+    broken: str = ""
+    meta: Mapping[str, Any] = {}
 
 
 class Problem(NamedTuple):

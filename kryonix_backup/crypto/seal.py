@@ -39,6 +39,7 @@ class Kind(IntEnum):
     SNAPSHOT = 4
     INTENT = 5
     JOURNAL = 6
+    LOG = 7
 
 
 class Header(NamedTuple):

@@ -8,7 +8,15 @@ from datetime import datetime
 from typing import NamedTuple
 
 from kryonix_backup.errors import Damaged, FormatUnsupported
-from kryonix_backup.model import KeyId, PackId, RepositoryId, RestoreId, SnapshotId
+from kryonix_backup.model import (
+    ChainId,
+    KeyId,
+    PackId,
+    RepositoryId,
+    RestoreId,
+    SnapshotId,
+    SourceName,
+)
 
 FORMAT = "format.json"
 KEYS = "keys/"
@@ -17,6 +25,7 @@ INDEX = "index/"
 SNAPSHOTS = "snapshots/"
 INTENTS = "intents/"
 RESTORES = "restores/"
+LOGS = "logs/"
 
 _MAGIC = "kryonix-backup repository"
 FORMAT_VERSION = 1
@@ -89,3 +98,8 @@ def new_index_name() -> str:
 def journal_name(restore: RestoreId, step: int) -> str:
     """The name of one record of a restore's journal."""
     return f"{RESTORES}{restore}/{step:04d}"
+
+
+def log_name(source: SourceName, chain: ChainId, number: int) -> str:
+    """The name of one segment of a source's transaction log."""
+    return f"{LOGS}{source}/{chain}/{number:08d}"

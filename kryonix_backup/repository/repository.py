@@ -26,7 +26,15 @@ from kryonix_backup.errors import (
     RepositoryMissing,
     SnapshotUnknown,
 )
-from kryonix_backup.model import ChunkId, PackId, RestoreId, SnapshotId, TenantId, is_run_id
+from kryonix_backup.model import (
+    ChunkId,
+    PackId,
+    RestoreId,
+    SnapshotId,
+    SourceName,
+    TenantId,
+    is_run_id,
+)
 from kryonix_backup.repository.codec import Codec, compressor, decompress
 from kryonix_backup.repository.index import Index, Segment
 from kryonix_backup.repository.layout import (
@@ -44,6 +52,7 @@ from kryonix_backup.repository.layout import (
     pack_name,
     snapshot_name,
 )
+from kryonix_backup.repository.log import LogBook
 from kryonix_backup.repository.pack import PackInfo, Place, read_directory
 from kryonix_backup.repository.reader import ChunkReader, Shelf
 from kryonix_backup.repository.scrub import Scrubbed, scrub_pack
@@ -194,6 +203,12 @@ class Repository:
         """The records of a restore, in the order of their steps; empty for an unknown one."""
         infos = sorted(self.store.list(f"{RESTORES}{restore}/"))
         return [self._load(Kind.JOURNAL, info.name) for info in infos]
+
+    # ------------------------------------------------------------------ transaction logs
+
+    def log(self, source: SourceName) -> LogBook:
+        """The transaction log of one source."""
+        return LogBook(self.store, self._keys, self.id, source, self.reader)
 
     # ------------------------------------------------------------------ chunks
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
@@ -28,6 +28,7 @@ from kryonix_backup.model import (
 )
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.snapshot import Snapshot, SourceResult
+from kryonix_backup.restore.log_range import LogRange, find_range
 from kryonix_backup.restore.selection import Selection
 from kryonix_backup.sources.registry import phase_of
 
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 # What a restore of files took on two cores (docs/benchmarks.md); an estimate, shown as one.
 _BYTES_A_SECOND = 200 * MIB
 _SECONDS_AN_ENTRY = 0.0001
+_CHANGES_A_SECOND = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class RestoreRequest:
     """
     What the operator asks for.
 
-    ``at`` takes the newest snapshot that was finished by then. ``to`` names another URL for a
+    ``at`` takes the newest snapshot of that time, and of a source that keeps a log everything that
+    was committed by then, that very microsecond included. ``to`` names another URL for a
     source; without it a source goes back to where it came from. ``include`` holds gitignore
     patterns of paths within the sources; without any, everything comes back.
     """
@@ -59,13 +62,18 @@ class RestoreRequest:
 
 @dataclass(frozen=True, slots=True)
 class RestoreStep:
-    """One source that comes back: from which part of the snapshot, to where, in which phase."""
+    """
+    One source that comes back: to where, in which phase, and which part of its log on top.
+
+    ``entries`` and ``bytes`` are those of the snapshot.
+    """
 
     source: SourceName
     target: str
     phase: Phase
     entries: int
     bytes: int
+    log: LogRange | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """The step as JSON can say it."""
@@ -75,6 +83,7 @@ class RestoreStep:
             "phase": self.phase.label,
             "entries": self.entries,
             "bytes": self.bytes,
+            "log": None if self.log is None else self.log.to_plain(),
         }
 
 
@@ -97,7 +106,9 @@ class RestorePlan:
         """Seconds that it will take, by what such restores took."""
         return round(
             sum(
-                step.bytes / _BYTES_A_SECOND + step.entries * _SECONDS_AN_ENTRY
+                step.bytes / _BYTES_A_SECOND
+                + step.entries * _SECONDS_AN_ENTRY
+                + (step.log.changes / _CHANGES_A_SECOND if step.log else 0.0)
                 for step in self.steps
             ),
             1,
@@ -134,6 +145,8 @@ class RestorePlan:
                     Phase[row["phase"].upper()],
                     row["entries"],
                     row["bytes"],
+                    # A plan that an earlier version wrote knows of no log.
+                    LogRange.from_plain(row["log"]) if row.get("log") else None,
                 )
                 for row in plain["steps"]
             ),
@@ -147,7 +160,7 @@ def plan_restore(repository: Repository, request: RestoreRequest, clock: Clock) 
     """
     The steps of a restore, in the order of their phases; reads only.
 
-    Raises SnapshotUnknown, UsageError, ConfigError and InvalidUrl.
+    Raises SnapshotUnknown, TimeUnreachable, UsageError, ConfigError and InvalidUrl.
     """
     snapshot = _snapshot(repository, request, clock)
     names = request.sources or tuple(snapshot.sources)
@@ -187,16 +200,18 @@ def _snapshot(repository: Repository, request: RestoreRequest, clock: Clock) -> 
         raise UsageError("a snapshot and a time were both given; give one")
     if request.at.tzinfo is None:
         raise UsageError("the time to restore to has no time zone")
-    return _newest_by(repository, request.at, clock)
+    return _newest_by(repository, request.at, request.sources, clock)
 
 
-def _newest_by(repository: Repository, at: datetime, clock: Clock) -> Snapshot:
+def _newest_by(
+    repository: Repository, at: datetime, sources: Sequence[str], clock: Clock
+) -> Snapshot:
     oldest = None
     for snapshot_id in reversed(repository.snapshot_ids()):
         snapshot = repository.whole_snapshot(snapshot_id)
         if snapshot is None:
             continue
-        if snapshot.finished <= at:
+        if _taken_by(snapshot, at, sources):
             if moment_of(snapshot.id) > snapshot.finished:
                 log.warning("snapshot %s was taken while a clock was set back", snapshot.id)
             return snapshot
@@ -207,9 +222,22 @@ def _newest_by(repository: Repository, at: datetime, clock: Clock) -> Snapshot:
     raise SnapshotUnknown(f"no snapshot is as old as {at.isoformat()}; {when}")
 
 
+def _taken_by(snapshot: Snapshot, at: datetime, sources: Sequence[str]) -> bool:
+    """Whether everything that is wanted of a snapshot is of that time or older."""
+    wanted = [source for name, source in snapshot.sources.items() if not sources or name in sources]
+    moments = [
+        datetime.fromisoformat(source.position["time"]) if source.position else snapshot.finished
+        for source in wanted
+    ]
+    return bool(moments) and max(moments) <= at
+
+
 def _step(repository: Repository, source: SourceResult, request: RestoreRequest) -> RestoreStep:
     target = request.to.get(source.name, source.url)
     entries, size = Selection(repository, source, request.include).totals()
     if request.include and not entries:
         raise SnapshotUnknown(f"nothing in source {source.name} fits {', '.join(request.include)}")
-    return RestoreStep(source.name, target, phase_of(target), entries, size)
+    replayed = None
+    if request.at is not None and source.position:
+        replayed = find_range(repository.log(source.name), source.position, request.at)
+    return RestoreStep(source.name, target, phase_of(target), entries, size, replayed)

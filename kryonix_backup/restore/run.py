@@ -25,6 +25,7 @@ from kryonix_backup.errors import (
 )
 from kryonix_backup.events import Listener, Progress
 from kryonix_backup.model import Blob, Entry, Phase, Problem
+from kryonix_backup.repository.log import fetched_ahead
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.restore.phases import is_critical
 from kryonix_backup.restore.plan import RestorePlan, RestoreStep
@@ -40,7 +41,7 @@ from kryonix_backup.restore.report import (
 )
 from kryonix_backup.restore.selection import Selection
 from kryonix_backup.sources.registry import open_target
-from kryonix_backup.sources.source import Target
+from kryonix_backup.sources.source import Log, Target
 
 _TELL_EVERY_S = 0.2
 _PROBLEMS_KEPT = 1000  # in a phase's record; there may be millions, and the count is told
@@ -149,6 +150,9 @@ class _Filling:
         self, wanted: Callable[[Entry], bool] | None = None
     ) -> Iterator[tuple[Entry, Iterator[Blob]]]:
         return self._run.counted(self._run.selection(self._step).contents(wanted))
+
+    def log(self) -> Log | None:
+        return self._run.replayed(self._step)
 
 
 class _Run:
@@ -321,6 +325,19 @@ class _Run:
             self._problems.append(Problem(step.source, error.message))
 
     # ------------------------------------------------------------------ all of them
+
+    def replayed(self, step: RestoreStep) -> Log | None:
+        """The log that a step replays, fetched ahead of its use."""
+        if step.log is None:
+            return None
+        book, part = self._repository.log(step.source), step.log
+        numbers = range(part.first, part.last + 1)
+        segments = fetched_ahead(numbers, lambda number: book.segment(part.chain, number))
+        return Log(
+            self._sources[step.source].position["at"],
+            part.until,
+            ((header, self.measured(body)) for header, body in segments),
+        )
 
     def selection(self, step: RestoreStep) -> Selection:
         """What comes back of a source."""

@@ -8,9 +8,11 @@ item is an entry and, where there is new content to read, a way to open it. What
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from kryonix_backup.model import Blob, Entry, Problem
+from kryonix_backup.model import Blob, Entry, LogHeader, Problem
 
 
 class Reader(Protocol):
@@ -103,8 +105,78 @@ class Source(Protocol):
         ...
 
     def position(self) -> dict[str, Any]:
-        """Where the source's own log stands (LSN, offset); empty for a source without a log."""
+        """
+        Where in the source's own log the dump belongs; empty for a source without a log.
+
+        ``log`` says of which log this is, and is the same in the ``meta`` of the opening segment
+        of every chain of it. ``at`` is the place: everything committed before it is in the dump,
+        nothing after it. ``time`` is the moment, in ISO 8601, by the source's clock.
+        """
         ...
+
+
+class LogPiece(NamedTuple):
+    """
+    A stretch of a log that ends between two transactions, or a part of a long transaction.
+
+    ``header`` comes with the last piece of a segment, and its number and chain are the caller's to
+    give. A piece without it is part of a transaction that is too long for one piece.
+    """
+
+    body: bytes
+    header: LogHeader | None
+
+
+class LogStream(Protocol):
+    """A source's log, being followed; leave its context to stop."""
+
+    def pieces(self, until: Callable[[], bool], every: float) -> Iterator[LogPiece]:
+        """
+        What the log holds, a segment every so many seconds or sooner, until ``until`` says so.
+
+        The last segment holds everything that was committed before ``until`` was first true.
+        Raises LogBroken where the source lost a part of it, and SourceUnavailable.
+        """
+        ...
+
+    def confirm(self, end: int) -> None:
+        """Everything before ``end`` is durable: the source need not keep it any longer."""
+        ...
+
+
+@runtime_checkable
+class LogSource(Protocol):
+    """A source that keeps a transaction log, from which any moment can be restored."""
+
+    def new_chain(self) -> LogHeader:
+        """
+        Make the source keep its log from now on; the opening segment of a new chain.
+
+        What an earlier chain kept is given up. Raises SourceUnprepared.
+        """
+        ...
+
+    def follow(self, opening: LogHeader, last: LogHeader) -> AbstractContextManager[LogStream]:
+        """
+        Go on after ``last``, in the chain that ``opening`` began.
+
+        Raises LogBroken where the source cannot give what follows, AlreadyRunning where another
+        process follows it.
+        """
+        ...
+
+
+class Log(NamedTuple):
+    """
+    The part of a chain that a restore replays, up to the first commit after ``until``.
+
+    It begins with the segment that holds what came after ``after``, which is the place in the log
+    of the snapshot that it is replayed on, and ends with the first that is restorable at ``until``.
+    """
+
+    after: int
+    until: datetime
+    segments: Iterable[tuple[LogHeader, Iterable[Blob]]]
 
 
 class Content(Protocol):
@@ -118,6 +190,10 @@ class Content(Protocol):
 
         The content of an entry is read before the next entry is asked for, or passed over.
         """
+        ...
+
+    def log(self) -> Log | None:
+        """What is replayed on top; None where the entries are all there is."""
         ...
 
 

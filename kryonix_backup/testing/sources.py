@@ -8,7 +8,7 @@ from typing import Any
 
 from kryonix_backup.errors import KryonixError, RestoreError, SourceUnreadable
 from kryonix_backup.model import Blob, Entry, EntryKind, Problem, sort_key
-from kryonix_backup.sources.source import Content, Dump, Finding, Item, LoadReport, Size
+from kryonix_backup.sources.source import Content, Dump, Finding, Item, LoadReport, Log, Size
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class _MemoryReader:
 
 
 class GivenContent:
-    """A `Content` of these items, which can be read once."""
+    """A `Content` of these items, which can be read once; it has no log."""
 
     def __init__(self, items: Iterable[tuple[Entry, Iterable[Blob]]]) -> None:
         self._items = items
@@ -116,6 +116,10 @@ class GivenContent:
     ) -> Iterator[tuple[Entry, Iterable[Blob]]]:
         """What it was made with."""
         return (item for item in self._items if wanted is None or wanted(item[0]))
+
+    def log(self) -> Log | None:
+        """Nothing to replay."""
+        return None
 
 
 class MemoryTarget:

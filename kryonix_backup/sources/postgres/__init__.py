@@ -1,6 +1,9 @@
 """
 One PostgreSQL database of a tenant, in both directions.
 
-A *range* is a run of a table's pages, whose rows are one entry of a snapshot.
-An *archive* is the schema as `pg_dump` writes it: everything but rows.
+A *slot* is a logical replication slot: the server keeps for it the WAL that was not confirmed yet.
+An *LSN* is a position in the server's WAL, an integer here.
+A *chain* is what one slot has given without a gap; a lost slot ends it.
+A *beat* is a message of ours in the log, with the values of the sequences; it also gives an idle
+database something to restore to.
 """

@@ -1,7 +1,8 @@
-"""Where a tenant's database is."""
+"""Where a tenant's database is, and what ours is called there."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
@@ -10,6 +11,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from kryonix_backup.errors import InvalidUrl
 
 SCHEME = "postgresql"
+SCHEMA = "kryonix"
+"""The schema that holds what `prepare` makes in the tenant's database."""
 
 # What libpq may be told; nothing here is a secret, and nothing changes what a session means.
 _PARAMETERS = frozenset(
@@ -79,3 +82,19 @@ class Address:
             "dbname": self.database,
             **self.parameters,
         }
+
+
+def slot_name(database: str) -> str:
+    """
+    The name of the slot and of the publication of a database.
+
+    Slot names are unique in a cluster and hold only lower-case letters, digits and underscores, so
+    that what is left of an odd name is told apart by a checksum of it.
+    """
+    plain = re.sub(r"[^a-z0-9_]", "_", database)
+    name = f"kryonix_{plain}"
+    if plain == database and len(name) <= _NAME_BYTES:
+        return name
+    from zlib import crc32
+
+    return f"{name[:54]}_{crc32(database.encode()):08x}"

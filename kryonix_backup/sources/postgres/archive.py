@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,8 @@ from kryonix_backup.sources.postgres.reading import environment
 from kryonix_backup.sources.postgres.session import conninfo
 from kryonix_backup.sources.process import Program
 
+# What `prepare` made in the database that was saved, and does not belong to the tenant.
+_OURS = re.compile(r"^\d+; \d+ \d+ (EVENT TRIGGER|PUBLICATION|SCHEMA|COMMENT) .*\bkryonix_?")
 # Triggers and foreign keys rest while a schema is made; indexes are built with room.
 _OPTIONS = {
     "session_replication_role": "replica",
@@ -32,27 +35,34 @@ class Archive:
         for piece in pieces:
             self._file.write(piece)
         self._file.flush()
-        self._run([self._pg_restore, "--list", self._file.name], "the saved schema")
+        self._list = _temporary()
+        self._list.write("\n".join(self._chosen()).encode() + b"\n")
+        self._list.flush()
 
     def __enter__(self) -> Archive:
         return self
 
     def __exit__(self, *ended: object) -> None:
         self._file.close()
+        self._list.close()
 
     def make(self, address: Address, section: str, jobs: int) -> None:
         """Make one section, ``pre-data`` or ``post-data``; raises RestoreError."""
         options = " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items())
         words: list[str | Path] = [self._pg_restore, "-d", conninfo(address, options=options)]
-        words += [f"--section={section}", "--exit-on-error"]
+        words += [f"--section={section}", "--exit-on-error", f"--use-list={self._list.name}"]
         if jobs > 1:
             words.append(f"--jobs={jobs}")
         self._run([*words, self._file.name], f"{address.shown}: its schema ({section})")
 
-    def _run(self, words: list[str | Path], what: str) -> None:
+    def _chosen(self) -> list[str]:
+        lines = self._run([self._pg_restore, "--list", self._file.name], "the saved schema")
+        return [line for line in lines.decode().splitlines() if not _OURS.match(line)]
+
+    def _run(self, words: list[str | Path], what: str) -> bytes:
         with Program(words, env=environment(), writes=True) as program:
             try:
-                program.read_all()
+                return program.read_all()
             except SourceError as error:
                 raise RestoreError(f"{what} cannot be made: {error.message}") from error
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from psycopg import sql
 
+from kryonix_backup.sources.postgres.address import SCHEMA
 from kryonix_backup.sources.postgres.session import Connection
 
 PAGE_BYTES = 8192
@@ -44,12 +45,13 @@ join pg_namespace n on n.oid = c.relnamespace
 left join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'
 left join pg_extension e on e.oid = d.refobjid
 where c.relkind = 'r' and c.relpersistence = 'p'
-  and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+  and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', %s)
   and (d.objid is null or c.oid = any(e.extconfig))
 """
 
 _SEQUENCES = """
-select schemaname, sequencename, last_value from pg_sequences order by 1, 2
+select schemaname, sequencename, last_value from pg_sequences
+where schemaname <> %s order by 1, 2
 """
 
 _LARGE_OBJECTS = """
@@ -104,7 +106,7 @@ where c.relkind = 'm' and c.relispopulated order by c.oid
 
 def tables_of(connection: Connection) -> list[Table]:
     """Every table whose rows are to be saved."""
-    rows = connection.execute(_TABLES).fetchall()
+    rows = connection.execute(_TABLES, (SCHEMA,)).fetchall()
     return [
         Table(oid, schema, name, tuple(columns), pages, where)
         for oid, schema, name, pages, columns, where in rows
@@ -113,7 +115,7 @@ def tables_of(connection: Connection) -> list[Table]:
 
 def sequences_of(connection: Connection) -> list[list[Any]]:
     """[schema, name, last value] of every sequence; null where it was never used."""
-    return [list(row) for row in connection.execute(_SEQUENCES)]
+    return [list(row) for row in connection.execute(_SEQUENCES, (SCHEMA,))]
 
 
 def large_objects_of(connection: Connection) -> list[tuple[int, dict[str, Any]]]:

@@ -13,7 +13,7 @@ from kryonix_backup.errors import ConfigError, SourceMissing
 from kryonix_backup.model import MIB, Entry, EntryKind, sort_key
 from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.postgres import paths
-from kryonix_backup.sources.postgres.address import Address
+from kryonix_backup.sources.postgres.address import SCHEMA, Address
 from kryonix_backup.sources.postgres.checking import check
 from kryonix_backup.sources.postgres.contents import (
     PAGE_BYTES,
@@ -60,6 +60,7 @@ class PostgresSource:
                 " one_file_system",
                 "Remove them; a restore can choose tables with --include.",
             )
+        self._position: dict[str, Any] = {}
 
     def check(self) -> list[Finding]:
         """What of the server, the database and the user's rights would stop a backup."""
@@ -89,17 +90,28 @@ class PostgresSource:
         return Dump(self._items(), [])
 
     def position(self) -> dict[str, Any]:
-        """Its transaction log is not kept yet."""
-        return {}
+        """Where the last dump stands in the log; empty where no slot keeps the log."""
+        return self._position
 
     def _items(self) -> Iterator[Item]:
         with exported(self._address) as (connection, snapshot):
+            self._position = _position(snapshot)
             major = snapshot.version // 10_000
             dumping = _Dumping(connection, snapshot, self._address, programs_for(major))
             try:
                 yield from dumping.items()
             finally:
                 dumping.end()
+
+
+def _position(snapshot: Exported) -> dict[str, Any]:
+    if snapshot.at is None:
+        return {}
+    return {
+        "log": f"{snapshot.system}/{snapshot.database}",
+        "at": snapshot.at,
+        "time": snapshot.time.isoformat(),
+    }
 
 
 class _Dumping:
@@ -173,7 +185,7 @@ class _Dumping:
 
         def opened() -> Reader:
             name = self._snapshot.name
-            program = schema_by_pg_dump(self._programs, self._address, name)
+            program = schema_by_pg_dump(self._programs, self._address, name, SCHEMA)
             self._running = [program]
             return ProgramReader(entry, program, count_rows=False)
 

@@ -138,10 +138,10 @@ def copy_by_psql(programs: Path, address: Address, snapshot: str, query: str) ->
     return Program(words, env=environment(), writes=True)
 
 
-def schema_by_pg_dump(programs: Path, address: Address, snapshot: str) -> Program:
-    """`pg_dump` writing an archive of everything but rows."""
+def schema_by_pg_dump(programs: Path, address: Address, snapshot: str, ours: str) -> Program:
+    """`pg_dump` writing an archive of everything but rows, and but our own schema."""
     words: list[str | Path] = [programs / "pg_dump", "-d", conninfo(address), "--format=custom"]
-    words += ["--schema-only", "--compress=0", f"--snapshot={snapshot}"]
+    words += ["--schema-only", "--compress=0", f"--snapshot={snapshot}", f"--exclude-schema={ours}"]
     return Program(words, env=environment(), writes=True)
 
 

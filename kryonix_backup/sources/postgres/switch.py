@@ -11,7 +11,7 @@ from psycopg import sql
 from kryonix_backup.clock import Clock, SystemClock
 from kryonix_backup.errors import RestoreError, SourceMissing, WouldOverwrite
 from kryonix_backup.model import RestoreId
-from kryonix_backup.sources.postgres.address import Address
+from kryonix_backup.sources.postgres.address import Address, slot_name
 from kryonix_backup.sources.postgres.session import Connection, connected, translated
 
 _MAINTENANCE = ("postgres", "template1")  # one of them is there; nobody renames what he is in
@@ -104,10 +104,16 @@ class Switch:
             self.drop(connection, self.new)
 
     def finish(self) -> None:
-        """Drop what `roll_back` would need."""
+        """Drop what `roll_back` would need, and our slot that kept the old database's log."""
         with self.connected() as connection:
             if not self.is_there(connection, self.before):
                 return
+            self._end_sessions(connection, self.before)
+            connection.execute(
+                "select pg_drop_replication_slot(slot_name) from pg_replication_slots"
+                " where database = %s and slot_name = %s and not active",
+                (self.before, slot_name(self._address.database)),
+            )
             self.drop(connection, self.before)
 
     # ------------------------------------------------------------------ their steps

@@ -121,7 +121,7 @@ class PostgresTarget:
             self._switch.roll_back()
 
     def finish(self) -> None:
-        """Drop the old database."""
+        """Drop the old database, and the slots that kept its log."""
         with self._refused():
             self._switch.finish()
 

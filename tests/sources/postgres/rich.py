@@ -92,7 +92,7 @@ _TABLES = """
 select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'm') and c.relpersistence = 'p'
   and n.nspname !~ '^(pg_|information_schema)'
-  and (c.relkind = 'r' or c.relispopulated) order by 1, 2
+  and n.nspname <> 'kryonix' and (c.relkind = 'r' or c.relispopulated) order by 1, 2
 """
 
 

@@ -22,6 +22,7 @@ def test_what_is_in_a_database_is_told(postgres: PostgresServer) -> None:
     database = new_database(postgres)
     rich.fill(postgres, database)
     with postgres.connect(database) as made:
+        made.execute("create schema kryonix; create table kryonix.ours (a int)")
         made.execute("create temporary table passing (a int)")
 
         with connected(Address.parse(postgres.url(database))) as connection:

@@ -1,0 +1,94 @@
+"""Which part of a source's transaction log leads from a snapshot to a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Self
+
+from kryonix_backup.errors import TimeUnreachable
+from kryonix_backup.model import ChainId, LogHeader
+from kryonix_backup.repository.log import LogBook, fetched_ahead
+
+
+@dataclass(frozen=True, slots=True)
+class LogRange:
+    """Segments ``first`` to ``last`` of a chain, replayed to the first commit after ``until``."""
+
+    chain: ChainId
+    first: int
+    last: int
+    until: datetime
+    commits: int
+    changes: int
+
+    def to_plain(self) -> dict[str, Any]:
+        """The range as JSON can say it."""
+        return {**asdict(self), "until": self.until.isoformat()}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """A range out of `to_plain`'s form."""
+        return cls(**{**plain, "until": datetime.fromisoformat(plain["until"])})
+
+
+def find_range(book: LogBook, position: Mapping[str, Any], until: datetime) -> LogRange:
+    """
+    The segments to replay on a snapshot whose source stood at ``position``.
+
+    Counts may hold a little more than is replayed: they are of whole segments. Raises
+    TimeUnreachable where the log ends, has a gap, or cannot be replayed before that moment.
+    """
+    chain, count = _chain(book, position, until)
+    first = _first(book, chain, count, position["at"])
+    commits = changes = 0
+    newest: datetime | None = None
+    for header in _headers(book, chain, first, count):
+        if header.broken and (header.first is None or header.first <= until):
+            raise TimeUnreachable(
+                f"the log of {book.source} cannot be replayed to {until.isoformat()}:"
+                f" {header.broken}",
+                "Choose a time before it, or one after the next full backup.",
+            )
+        commits += header.commits
+        changes += header.changes
+        newest = header.restorable or newest
+        if header.restorable is not None and header.restorable >= until:
+            return LogRange(chain, first, header.number, until, commits, changes)
+    ends = newest.isoformat() if newest else "the snapshot itself"
+    raise TimeUnreachable(
+        f"the log of {book.source} does not reach {until.isoformat()}; it ends at {ends}",
+        f"Restore to {ends} or earlier; 'kryonix backup ID --kind log' fetches what the source"
+        " has since.",
+    )
+
+
+def _chain(book: LogBook, position: Mapping[str, Any], until: datetime) -> tuple[ChainId, int]:
+    for chain, count in reversed(book.chains().items()):
+        if not count:
+            continue
+        opening = book.header(chain, 0)
+        if opening.meta.get("log") == position["log"] and opening.start <= position["at"]:
+            return chain, count
+    raise TimeUnreachable(
+        f"no log of {book.source} goes on from the snapshot of {position['time']} to"
+        f" {until.isoformat()}",
+        "Restore the snapshot itself with --snapshot, or run 'kryonix source prepare' and back up.",
+    )
+
+
+def _first(book: LogBook, chain: ChainId, count: int, at: int) -> int:
+    """The first segment that holds something after the place ``at``, by bisection."""
+    low, high = 0, count - 1
+    while low < high:
+        middle = (low + high) // 2
+        if book.header(chain, middle).end > at:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _headers(book: LogBook, chain: ChainId, first: int, count: int) -> Iterator[LogHeader]:
+    return fetched_ahead(range(first, count), lambda number: book.header(chain, number))

@@ -1,0 +1,72 @@
+"""
+What we write into a database's own log, by ``pg_logical_emit_message``; JSON under one prefix.
+
+A *beat* carries the values of the sequences, which the log itself does not hold; a *ddl* a change
+of the schema as it was typed. Both are transactional: they stand where their transaction commits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from kryonix_backup.errors import Damaged
+
+PREFIX = "kryonix"
+
+
+class Sequence(NamedTuple):
+    """A sequence's state; ``last`` is None where it was never used."""
+
+    schema: str
+    name: str
+    last: int | None
+
+
+class Beat(NamedTuple):
+    """
+    The sequences as they were just before this message was committed.
+
+    ``publication`` is the oid of our publication at that moment, 0 where it was gone.
+    """
+
+    sequences: tuple[Sequence, ...]
+    publication: int
+
+
+class Ddl(NamedTuple):
+    """
+    One change of the schema; ``opaque`` says why it cannot be repeated, or is empty.
+
+    ``missing`` holds, as [schema, table, column, text], what existing rows got for columns that
+    were added with a default: some defaults would give another value when they run again.
+    """
+
+    tag: str
+    query: str
+    search_path: str
+    role: str
+    missing: tuple[tuple[str, str, str, str], ...]
+    opaque: str
+
+
+def parse(content: bytes) -> Beat | Ddl:
+    """A message of ours; raises Damaged."""
+    try:
+        plain: Mapping[str, Any] = json.loads(content)
+        if plain["kind"] == "beat":
+            rows = tuple(Sequence(*row) for row in plain["sequences"])
+            return Beat(rows, int(plain["publication"]))
+        if plain["kind"] == "ddl":
+            return Ddl(
+                plain["tag"],
+                plain["query"],
+                plain["search_path"],
+                plain["role"],
+                tuple((row[0], row[1], row[2], row[3]) for row in plain["missing"]),
+                plain["opaque"],
+            )
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise Damaged("a message of ours in the log has the wrong form") from error
+    raise Damaged(f"a message of ours in the log is of no known kind: {plain['kind']!r}")
