@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from kryonix_backup.cli.options import connected, tenant_argument
 from kryonix_backup.cli.progress import shown_progress
 from kryonix_backup.cli.text import duration, printable, size
 from kryonix_backup.model import BackupKind
+
+if TYPE_CHECKING:
+    from kryonix_backup.sdk.client import LogReport
 
 LEFT_OUT = 3
 _PROBLEMS_SHOWN = 10
@@ -36,13 +39,43 @@ def backup(tenant: str, sources: tuple[str, ...], kind: str) -> Answer:
     """
     Back up a tenant's sources into a new snapshot.
 
-    Exits 3 when the snapshot was made but entries had to be left out; the report names them.
+    Exits 3 when the snapshot was made but entries had to be left out, or when a log has a gap; the
+    report names them.
     """
     client = connected(tenant, (), None)
+    if kind == BackupKind.LOG.value:
+        return log_answer(tenant, client.back_up_logs(sources))
     with shown_progress() as listener:
         report = client.backup(kind=BackupKind(kind), sources=sources, listener=listener)
     plain = report.to_plain()
     return Answer(plain, _lines(plain), LEFT_OUT if plain["problems"] else 0)
+
+
+def log_answer(tenant: str, reports: dict[str, LogReport]) -> Answer:
+    """The newest moment that each source can be restored to; 3 where only a full leads there."""
+    plain = {
+        "tenant": tenant,
+        "kind": BackupKind.LOG.value,
+        "sources": {name: report.to_plain() for name, report in reports.items()},
+    }
+    broken = any(report.needs_full for report in reports.values())
+    return Answer(plain, _log_lines(tenant, reports), LEFT_OUT if broken else 0)
+
+
+def _log_lines(tenant: str, reports: dict[str, LogReport]) -> Iterator[str]:
+    for name, report in reports.items():
+        moment = report.restorable.isoformat() if report.restorable else "no moment yet"
+        yield (
+            f"{name}: log kept to {moment}: {report.commits:,} commits, {report.changes:,} changes,"
+            f" {size(report.bytes_read)} in {report.segments:,} segments"
+        )
+        if report.gap:
+            since = report.gap["gap_from"] or "its beginning"
+            yield printable(f"  it has a gap since {since}: {report.gap['reason']}")
+        for reason in report.broken:
+            yield printable(f"  it cannot be replayed beyond this: {reason}")
+        if report.needs_full:
+            yield f"  run 'kryonix backup {tenant} --kind full': only that leads on from here"
 
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:

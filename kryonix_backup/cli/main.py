@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "down": ("deployments.commands:down", "Stop them."),
     "status": ("deployments.commands:status", "Say whether they run."),
     "tenant": ("kryonix_backup.cli.tenant:tenant", "Add, list, show and remove tenants."),
+    "source": ("kryonix_backup.cli.source:source", "Check and prepare what is backed up."),
     "backup": ("kryonix_backup.cli.backup:backup", "Back up a tenant's sources."),
     "snapshots": ("kryonix_backup.cli.browse:snapshots", "List a tenant's snapshots."),
     "diff": ("kryonix_backup.cli.browse:diff", "What changed between two snapshots."),

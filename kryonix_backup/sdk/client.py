@@ -9,13 +9,14 @@ A backup is `Client.backup`, or `begin_backup`, `back_up_source` for each source
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import Self
 
 from kryonix_backup.backup import run as backup_run
+from kryonix_backup.backup.follow import LogReport, Pace, quiet_log
 from kryonix_backup.backup.report import BackupReport
 from kryonix_backup.backup.run import Session
 from kryonix_backup.browse.difference import Change, diff
@@ -30,9 +31,16 @@ from kryonix_backup.repository.snapshot import Snapshot, SourceResult
 from kryonix_backup.restore import run as restore_run
 from kryonix_backup.restore.plan import RestorePlan, RestoreRequest, load_plan, plan_restore
 from kryonix_backup.restore.report import PhaseResult, RestoreReport
+from kryonix_backup.sdk import logs
 from kryonix_backup.sdk.journal import RunJournal
 from kryonix_backup.sdk.lock import restore_lock
-from kryonix_backup.sdk.wiring import create_repositories, open_repository, outbox, source_of
+from kryonix_backup.sdk.wiring import (
+    create_repositories,
+    open_repository,
+    outbox,
+    prepared_source,
+    source_of,
+)
 from kryonix_backup.settings import (
     PRIMARY,
     RegionSettings,
@@ -40,13 +48,16 @@ from kryonix_backup.settings import (
     TenantSettings,
     home_directory,
 )
+from kryonix_backup.sources.source import Finding
 
 __all__ = [
     "BackupReport",
     "Change",
     "Client",
+    "Finding",
     "Level",
     "Listed",
+    "LogReport",
     "PhaseResult",
     "RestorePlan",
     "RestoreReport",
@@ -187,6 +198,52 @@ class Client:
             )
         self._journal.backed_up(report.snapshot)
         return report
+
+    # ------------------------------------------------------------------ transaction logs
+
+    def back_up_logs(self, sources: Sequence[str] = ()) -> dict[str, LogReport]:
+        """Keep what was committed by now in every source that has a log, or in these."""
+        with self._named(), self._journal.backup(None, BackupKind.LOG):
+            return logs.back_up_logs(self.repository, self.settings, sources, self._clock)
+
+    def follow_log(
+        self,
+        source: str,
+        *,
+        every: float,
+        until: Callable[[], bool],
+        tell: Callable[[LogReport], None] = quiet_log,
+    ) -> LogReport:
+        """Keep a source's log; a segment at least so often, of which ``tell`` then hears."""
+        with self._named(), self._journal.backup(None, BackupKind.LOG):
+            repository, pace = self.repository, Pace(every, until)
+            return logs.follow(repository, self.settings, source, self._clock, pace, tell)
+
+    # ------------------------------------------------------------------ sources
+
+    def check_source(self, source: str) -> list[Finding]:
+        """What of a source was looked at, and how to mend what would stop a backup or a log."""
+        with self._named():
+            return source_of(self.settings.source(source)).check()
+
+    def prepare_source(self, source: str, *, consent: bool, dry_run: bool = False) -> list[str]:
+        """
+        Make a source's server keep its log; what was run, or would be.
+
+        ``consent`` lets it change tables that lack a replica identity. Raises UsageError where
+        there is nothing to prepare.
+        """
+        with self._named():
+            prepared = prepared_source(self.settings.source(source))
+            steps = prepared.preparation(consent)
+            if not dry_run:
+                prepared.prepare(consent)
+            return steps
+
+    def release_source(self, source: str) -> list[str]:
+        """Remove every trace of `prepare_source`; what was removed. Raises as it does."""
+        with self._named():
+            return prepared_source(self.settings.source(source)).release()
 
     # ------------------------------------------------------------------ looking
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kryonix_backup.catalog.outbox import Outbox
 from kryonix_backup.clock import Clock
 from kryonix_backup.crypto.stores.root import RootKeyStore, master_from
-from kryonix_backup.errors import CatalogUnusable, KeyRefused, RepositoryExists
+from kryonix_backup.errors import CatalogUnusable, KeyRefused, RepositoryExists, UsageError
 from kryonix_backup.model import TenantId
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.settings import (
@@ -19,7 +19,7 @@ from kryonix_backup.settings import (
     home_directory,
 )
 from kryonix_backup.sources.registry import open_source
-from kryonix_backup.sources.source import Source
+from kryonix_backup.sources.source import PreparedSource, Source
 from kryonix_backup.storage.registry import open_store
 
 if TYPE_CHECKING:
@@ -72,6 +72,17 @@ def _create_repository(
 def source_of(settings: SourceSettings) -> Source:
     """The adapter of a source; raises InvalidUrl."""
     return open_source(settings)
+
+
+def prepared_source(settings: SourceSettings) -> PreparedSource:
+    """The adapter of a source whose server is to be prepared; raises UsageError for others."""
+    adapter = source_of(settings)
+    if not isinstance(adapter, PreparedSource):
+        raise UsageError(
+            f"source {settings.name} keeps no transaction log: there is nothing to prepare",
+            "Back it up with 'kryonix backup ID'.",
+        )
+    return adapter
 
 
 def outbox(env: Mapping[str, str]) -> Outbox:

@@ -148,11 +148,12 @@ class LogStream(Protocol):
 class LogSource(Protocol):
     """A source that keeps a transaction log, from which any moment can be restored."""
 
-    def new_chain(self) -> LogHeader:
+    def new_chain(self, *, renew: bool) -> LogHeader:
         """
-        Make the source keep its log from now on; the opening segment of a new chain.
+        The opening segment of a new chain of what the source keeps.
 
-        What an earlier chain kept is given up. Raises SourceUnprepared.
+        With ``renew`` that begins anew, and what an earlier chain kept is given up. Raises
+        SourceUnprepared.
         """
         ...
 
@@ -231,4 +232,25 @@ class Target(Protocol):
 
     def finish(self) -> None:
         """Drop what `roll_back` would have needed."""
+        ...
+
+
+@runtime_checkable
+class PreparedSource(Protocol):
+    """A source whose server has to be prepared before its log can be followed."""
+
+    def preparation(self, consent: bool) -> list[str]:  # noqa: FBT001 - a port names it alike everywhere
+        """
+        What `prepare` would run now, in order; nothing where all is there.
+
+        ``consent`` lets it change what is the tenant's own, such as replica identities.
+        """
+        ...
+
+    def prepare(self, consent: bool) -> None:  # noqa: FBT001
+        """Make what is missing; may be run again. Raises SourceUnprepared, SourceUnavailable."""
+        ...
+
+    def release(self) -> list[str]:
+        """Remove every trace of `prepare`; what was removed. Raises AlreadyRunning."""
         ...

@@ -6,9 +6,13 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from kryonix_backup.cli.backup import problem_lines
+from kryonix_backup.backup.follow import LogReport
+from kryonix_backup.cli.backup import log_answer, problem_lines
+from kryonix_backup.model import ChainId, SourceName
+from kryonix_backup.testing.clock import NOON
 from tests.cli.conftest import Terminal
 
 
@@ -48,6 +52,36 @@ def test_a_log_backup_of_files_says_why_not(kryonix: Terminal) -> None:
     kryonix.add()
 
     assert kryonix("backup", "acme", "--kind", "log").code == 10
+
+
+def _log(**changed: object) -> LogReport:
+    return replace(
+        LogReport(SourceName("db"), ChainId("c"), 1, 2, 3000, 4096, NOON, 1.5, None, ()), **changed
+    )  # type: ignore[arg-type]
+
+
+def test_the_moment_that_a_log_leads_to_is_told() -> None:
+    answer = log_answer("acme", {"db": _log()})
+
+    assert answer.exit_code == 0
+    assert list(answer.lines) == [
+        "db: log kept to 2026-11-23T12:00:00+00:00: 2 commits, 3,000 changes, 4.0 KiB in 1 segments"
+    ]
+    assert isinstance(answer.plain, dict)
+    assert answer.plain["sources"]["db"]["restorable"] == "2026-11-23T12:00:00+00:00"
+
+
+def test_a_log_that_needs_a_full_backup_says_so_and_exits_3() -> None:
+    gap = {"gap_from": None, "reason": "slot is gone"}
+    reports = {"a": _log(gap=gap, restorable=None), "b": _log(broken=("it rewrote t",))}
+    answer = log_answer("acme", reports)
+
+    lines = [str(line) for line in answer.lines]
+    assert answer.exit_code == 3
+    assert "no moment yet" in lines[0]
+    assert lines[1] == "  it has a gap since its beginning: slot is gone"
+    assert "it rewrote t" in lines[4]
+    assert sum("--kind full" in line for line in lines) == 2
 
 
 @contextmanager

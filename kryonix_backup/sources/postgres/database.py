@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from psycopg import sql
 
 from kryonix_backup.errors import ConfigError, SourceMissing
-from kryonix_backup.model import MIB, Entry, EntryKind, sort_key
+from kryonix_backup.model import MIB, Entry, EntryKind, LogHeader, sort_key
 from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.postgres import paths
 from kryonix_backup.sources.postgres.address import SCHEMA, Address
@@ -25,6 +26,7 @@ from kryonix_backup.sources.postgres.contents import (
     tables_of,
 )
 from kryonix_backup.sources.postgres.exported import Exported, exported
+from kryonix_backup.sources.postgres.preparing import plan, prepare, prepared, release, renew_slot
 from kryonix_backup.sources.postgres.programs import programs_for
 from kryonix_backup.sources.postgres.reading import (
     BytesReader,
@@ -36,8 +38,9 @@ from kryonix_backup.sources.postgres.reading import (
     schema_by_pg_dump,
 )
 from kryonix_backup.sources.postgres.session import Connection, connected
+from kryonix_backup.sources.postgres.stream import PostgresLog
 from kryonix_backup.sources.process import Program
-from kryonix_backup.sources.source import Dump, Finding, Item, Reader, Size
+from kryonix_backup.sources.source import Dump, Finding, Item, LogStream, Reader, Size
 
 PART = "database"
 _RANGE_PAGES = 256 * MIB // PAGE_BYTES  # so much of a table is one entry, and is read again alone
@@ -61,6 +64,38 @@ class PostgresSource:
                 "Remove them; a restore can choose tables with --include.",
             )
         self._position: dict[str, Any] = {}
+
+    # ------------------------------------------------------------------ its log
+
+    def preparation(self, consent: bool) -> list[str]:  # noqa: FBT001 - as the port names it
+        """The SQL that `prepare` would run now."""
+        return [step.sql for step in plan(self._address, replica_identity_full=consent)]
+
+    def prepare(self, consent: bool) -> None:  # noqa: FBT001
+        """Make the server keep this database's log; raises SourceUnprepared, SourceUnavailable."""
+        prepare(self._address, replica_identity_full=consent)
+
+    def release(self) -> list[str]:
+        """Remove every trace of `prepare`; raises AlreadyRunning."""
+        return release(self._address)
+
+    def new_chain(self, *, renew: bool) -> LogHeader:
+        """
+        The opening segment of a chain that begins where our slot does, or where a new one does.
+
+        Raises SourceUnprepared where the database was never prepared.
+        """
+        log = PostgresLog(self._address)
+        if renew:
+            return log.new_chain(renew_slot(self._address))
+        with connected(self._address) as connection:
+            return log.new_chain(prepared(connection, self._address))
+
+    def follow(self, opening: LogHeader, last: LogHeader) -> AbstractContextManager[LogStream]:
+        """Go on after ``last``; raises LogBroken, AlreadyRunning, SourceUnavailable."""
+        return PostgresLog(self._address).follow(opening, last)
+
+    # ------------------------------------------------------------------ what is in it
 
     def check(self) -> list[Finding]:
         """What of the server, the database and the user's rights would stop a backup."""

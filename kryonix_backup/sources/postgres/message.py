@@ -26,13 +26,14 @@ class Sequence(NamedTuple):
 
 class Beat(NamedTuple):
     """
-    The sequences as they were just before this message was committed.
+    The sequences as they were after everything that was committed before the place ``before``.
 
     ``publication`` is the oid of our publication at that moment, 0 where it was gone.
     """
 
     sequences: tuple[Sequence, ...]
     publication: int
+    before: int
 
 
 class Ddl(NamedTuple):
@@ -57,7 +58,7 @@ def parse(content: bytes) -> Beat | Ddl:
         plain: Mapping[str, Any] = json.loads(content)
         if plain["kind"] == "beat":
             rows = tuple(Sequence(*row) for row in plain["sequences"])
-            return Beat(rows, int(plain["publication"]))
+            return Beat(rows, int(plain["publication"]), int(plain["before"]))
         if plain["kind"] == "ddl":
             return Ddl(
                 plain["tag"],

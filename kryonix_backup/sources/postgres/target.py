@@ -34,11 +34,20 @@ from kryonix_backup.sources.postgres.making import (
     run_all,
 )
 from kryonix_backup.sources.postgres.programs import programs_for
+from kryonix_backup.sources.postgres.replay import Replayed, replay
 from kryonix_backup.sources.postgres.session import Connection, connected
 from kryonix_backup.sources.postgres.switch import Switch
 from kryonix_backup.sources.source import Content, LoadReport
 
 _MOST_JOBS = 4
+# Sequences that count upwards, with the column that each belongs to.
+_OWNED = """
+select s.oid::regclass::text, d.refobjid::regclass::text, a.attname
+from pg_class s join pg_sequence q on q.seqrelid = s.oid and q.seqincrement > 0
+join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = s.oid
+  and d.refclassid = 'pg_class'::regclass and d.refobjsubid > 0 and d.deptype in ('a', 'i')
+join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
+"""
 
 
 class PostgresTarget:
@@ -84,13 +93,14 @@ class PostgresTarget:
             with Archive(programs_for(version), [small[paths.SCHEMA_DUMP]]) as archive:
                 archive.make(address, "pre-data", 1)
                 loaded = load_rows(content, rows, address, self._jobs)
-                archive.make(address, "post-data", self._jobs)
+                replayed = self._replay(content, archive, address)
             with connected(address) as inside:
-                _set_sequences(inside, json.loads(small[paths.SEQUENCES]))
+                _set_sequences(inside, _sequences(replayed) or json.loads(small[paths.SEQUENCES]))
                 problems += _fill_views(inside, database["materialized"])
                 inside.execute("analyze")
             problems += dress_database(connection, new, database)
-            self._switch.mark(connection, "loaded", database["comment"])
+            state = "loaded" if replayed is None else "replayed"
+            self._switch.mark(connection, state, database["comment"])
         return LoadReport(loaded.entries + len(small), loaded.bytes, (*problems, *loaded.problems))
 
     def compare(self, entries: Iterable[Entry]) -> list[Problem]:
@@ -101,8 +111,11 @@ class PostgresTarget:
                 table = paths.table_of(entry.path)
                 expected[table] = expected.get(table, 0) + entry.meta["rows"]
         with self._refused(), self._switch.connected() as connection:
-            if self._switch.state(connection) != "loaded":
-                raise RestoreError(f"nothing was loaded for {self._address.shown}")
+            state = self._switch.state(connection)
+        if state not in ("loaded", "replayed"):
+            raise RestoreError(f"nothing was loaded for {self._address.shown}")
+        if state == "replayed":
+            return []  # each change of the log has found the rows that it changed
         with self._refused(), connected(self._address.of(self._switch.new)) as inside:
             return [
                 Problem(f"{schema}.{name}", f"holds {found} rows instead of {rows}")
@@ -126,6 +139,21 @@ class PostgresTarget:
             self._switch.finish()
 
     # ------------------------------------------------------------------ their steps
+
+    def _replay(self, content: Content, archive: Archive, address: Address) -> Replayed | None:
+        """Replay the log, and build indexes and keys: after it, or before its first DDL."""
+        built = False
+
+        def build() -> None:
+            nonlocal built
+            if not built:
+                archive.make(address, "post-data", self._jobs)
+                built = True
+
+        changes = content.log()
+        replayed = None if changes is None else replay(changes, address, build)
+        build()
+        return replayed
 
     def _check_rights(self, connection: Connection) -> None:
         row = connection.execute("select rolsuper from pg_roles where rolname = user").fetchone()
@@ -192,11 +220,38 @@ def _joined(pieces: Iterable[Blob]) -> bytes:
     return b"".join(bytes(piece) for piece in pieces)
 
 
+def _sequences(replayed: Replayed | None) -> list[list[Any]] | None:
+    if replayed is None or replayed.sequences is None:
+        return None
+    return [list(sequence) for sequence in replayed.sequences]
+
+
 def _set_sequences(connection: Connection, sequences: list[list[Any]]) -> None:
+    """
+    Give sequences their values, and none that stands behind the column it is for.
+
+    One that was made or dropped after the values were taken keeps what it has.
+    """
     for schema, name, last in sequences:
         if last is not None:
             identifier = sql.Identifier(schema, name).as_string(connection)
-            connection.execute("select setval(%s::regclass, %s, true)", (identifier, last))
+            connection.execute(
+                "select setval(s, %s, true) from to_regclass(%s) s where s is not null",
+                (last, identifier),
+            )
+    for sequence, table, column in connection.execute(_OWNED).fetchall():
+        connection.execute(
+            sql.SQL(
+                "select setval({s}, (select max({c}) from {t}), true) where (select max({c}) from"
+                " {t}) > (select case when is_called then last_value else last_value - 1 end"
+                " from {q})"
+            ).format(
+                s=sql.Literal(sequence),
+                c=sql.Identifier(column),
+                t=sql.SQL(table),
+                q=sql.SQL(sequence),
+            )
+        )
 
 
 def _fill_views(connection: Connection, views: list[list[str]]) -> list[Problem]:

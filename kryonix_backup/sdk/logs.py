@@ -1,0 +1,51 @@
+"""Which of a tenant's sources keep a transaction log, and keeping it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from kryonix_backup.backup.follow import LogReport, Pace, drain_log, follow_log
+from kryonix_backup.clock import Clock
+from kryonix_backup.errors import ConfigError
+from kryonix_backup.repository.repository import Repository
+from kryonix_backup.sdk.wiring import source_of
+from kryonix_backup.settings import TenantSettings
+from kryonix_backup.sources.source import LogSource
+
+
+def back_up_logs(
+    repository: Repository, settings: TenantSettings, names: Sequence[str], clock: Clock
+) -> dict[str, LogReport]:
+    """
+    Keep what was committed by now in those of these sources, or of all, that have a log.
+
+    Raises ConfigError where none of them has one.
+    """
+    chosen = [settings.source(name) for name in dict.fromkeys(names)] or settings.sources
+    adapters = {source.name: source_of(source) for source in chosen}
+    logs = {name: each for name, each in adapters.items() if isinstance(each, LogSource)}
+    if not logs:
+        raise ConfigError(
+            "none of this tenant's sources keeps a transaction log",
+            "Use --kind full or --kind incremental.",
+        )
+    return {name: drain_log(repository, name, log, clock) for name, log in logs.items()}
+
+
+def follow(
+    repository: Repository,
+    settings: TenantSettings,
+    name: str,
+    clock: Clock,
+    pace: Pace,
+    tell: Callable[[LogReport], None],
+) -> LogReport:
+    """Keep a source's log until ``pace`` says so; raises ConfigError for one without a log."""
+    source = settings.source(name)
+    adapter = source_of(source)
+    if not isinstance(adapter, LogSource):
+        raise ConfigError(
+            f"source {source.name} keeps no transaction log",
+            "Use --kind full or --kind incremental.",
+        )
+    return follow_log(repository, source.name, adapter, clock, pace, tell)

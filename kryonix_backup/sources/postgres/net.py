@@ -1,0 +1,123 @@
+"""
+What a stretch of the log comes to, table by table: for every key its last state.
+
+Folding makes a replay bulk work: however often a row was changed, it is deleted once and written
+once. It also knows what must have been there before, and the one who applies it can prove that it
+was.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple, cast
+
+from kryonix_backup.errors import ValidationFailed
+from kryonix_backup.sources.postgres.pgoutput import UNCHANGED, Relation, Row
+
+Key = tuple[bytes | None, ...]
+
+
+class State(NamedTuple):
+    """
+    What became of one key: ``row`` is its last one, None where there is none now.
+
+    ``existed`` says whether the table held the key before. Values that are `UNCHANGED` are those
+    of the row that the table held under the key ``origin``.
+    """
+
+    existed: bool
+    row: Row | None
+    origin: Key | None = None
+
+
+class TableNet:
+    """The changes of one table since they were last applied."""
+
+    def __init__(self, relation: Relation) -> None:
+        self.relation = relation
+        self.truncated = False
+        self.keys: dict[Key, State] = {}
+        """By key, where rows have one."""
+        self.rows: Counter[Row] = Counter()
+        """How many equal rows came, or went where it is negative; where rows have no key."""
+        self.by_key = relation.identity in "di" and bool(relation.keys)
+
+    def __len__(self) -> int:
+        return len(self.keys) + len(self.rows)
+
+    def truncate(self) -> None:
+        """Every row went, those before too."""
+        self.truncated = True
+        self.keys.clear()
+        self.rows.clear()
+
+    def insert(self, new: Row) -> None:
+        """A row came."""
+        if self.by_key:
+            self._put(self._key(new), new, None)
+        else:
+            self.rows[new] += 1
+
+    def delete(self, old: Row) -> None:
+        """A row went; ``old`` holds its identity."""
+        if self.by_key:
+            self._take(self._key(old))
+        else:
+            self.rows[old] -= 1
+
+    def update(self, old: Row | None, new: Row) -> None:
+        """A row changed; ``old`` is given where its identity did, or is the whole row."""
+        if not self.by_key:
+            if old is None:
+                raise self._wrong("an update of a row without identity")
+            self.rows[old] -= 1
+            self.rows[_filled(new, old)] += 1
+            return
+        key = self._key(new if old is None else old)
+        before = self._take(key)
+        row = new if before is None else _filled(new, before.row)
+        origin = key if before is None else before.origin
+        self._put(self._key(new), row, origin if UNCHANGED in row else None)
+
+    # ------------------------------------------------------------------ by key
+
+    def _take(self, key: Key) -> State | None:
+        """Take the row of a key away; its state before, None where it was not touched yet."""
+        state = self.keys.get(key)
+        if state is None:
+            if self.truncated:
+                raise self._wrong("a change of a row that a truncation had removed")
+            self.keys[key] = State(existed=True, row=None)
+            return None
+        if state.row is None:
+            raise self._wrong("a change of a row that is not there")
+        if state.existed:
+            self.keys[key] = State(existed=True, row=None)
+        else:
+            del self.keys[key]  # it came and went
+        return state
+
+    def _put(self, key: Key, row: Row, origin: Key | None) -> None:
+        state = self.keys.get(key)
+        if state is not None and state.row is not None:
+            raise self._wrong("a second row with the key of another one")
+        self.keys[key] = State(state is not None and state.existed, row, origin)
+
+    def _key(self, row: Row) -> Key:
+        return cast(Key, tuple([row[place] for place in self.relation.keys]))
+
+    def _wrong(self, what: str) -> ValidationFailed:
+        return ValidationFailed(
+            f"the transaction log holds {what} in table {self.relation.shown}",
+            "The log cannot be replayed from this snapshot; restore the snapshot itself, or"
+            " another one.",
+        )
+
+
+def _filled(new: Row, before: Row | None) -> Row:
+    """The new row, with the values that the log does not hold taken from the one before."""
+    if before is None or UNCHANGED not in new:
+        return new
+    return tuple(
+        [old if value is UNCHANGED else value for value, old in zip(new, before, strict=True)]
+    )

@@ -1,0 +1,214 @@
+"""A part of a chain, replayed into a database that was loaded from a snapshot."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import NamedTuple
+
+from kryonix_backup.errors import Damaged, RestoreError
+from kryonix_backup.sources.postgres import pgoutput
+from kryonix_backup.sources.postgres.address import Address
+from kryonix_backup.sources.postgres.applying import apply_all
+from kryonix_backup.sources.postgres.message import PREFIX, Beat, Ddl, Sequence, parse
+from kryonix_backup.sources.postgres.net import TableNet
+from kryonix_backup.sources.postgres.pgoutput import Begin, Relation
+from kryonix_backup.sources.postgres.repeating import repeat
+from kryonix_backup.sources.postgres.session import SETTINGS, Connection, connected
+from kryonix_backup.sources.source import Log
+
+log = logging.getLogger(__name__)
+
+_MOST_KEYS = 300_000  # folded in memory, about 150 MB; measured by benchmarks/postgres.py
+_TEXT = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+_SESSION = "-c session_replication_role=replica -c synchronous_commit=off -c work_mem=64MB"
+
+
+class Replayed(NamedTuple):
+    """
+    What was replayed: ``last`` is the time of the last commit in it.
+
+    ``sequences`` are as they were at a moment not before that; None where no beat came.
+    ``ddl`` counts the changes of the schema that were repeated.
+    """
+
+    commits: int
+    changes: int
+    last: datetime | None
+    sequences: tuple[Sequence, ...] | None
+    ddl: int
+
+
+def replay(
+    changes: Log, address: Address, before_ddl: Callable[[], None], most_keys: int = _MOST_KEYS
+) -> Replayed:
+    """
+    Apply everything that was committed after the snapshot, up to the moment that is wanted.
+
+    The first commit later than that moment ends it: times of commits are not in order, and this is
+    PostgreSQL's own rule. ``before_ddl`` is called once, before the first change of the schema.
+    Raises ValidationFailed where the log does not fit the database, RestoreError where a change
+    of the schema cannot be repeated, Damaged.
+    """
+    with connected(address, options=f"{_SESSION} {_TEXT}") as connection:
+        return _Replay(changes, address, connection, before_ddl, most_keys).run()
+
+
+class _Replay:
+    """One replay under way."""
+
+    def __init__(
+        self,
+        changes: Log,
+        address: Address,
+        connection: Connection,
+        before_ddl: Callable[[], None],
+        most_keys: int,
+    ) -> None:
+        self._log = changes
+        self._address = address
+        self._connection = connection
+        self._before_ddl = before_ddl
+        self._most = most_keys
+        self._relations: dict[int, Relation] = {}
+        self._nets: dict[int, TableNet] = {}
+        self._begin: Begin | None = None
+        self._wanted = False
+        self._stopped = False
+        self._reached = changes.after  # everything committed before this is in the database
+        self._beat: Beat | None = None
+        self._commits = self._changes = self._ddl = 0
+        self._last: datetime | None = None
+        self._rows = {ord("I"): self._insert, ord("U"): self._update, ord("D"): self._delete}
+        self._others = {
+            ord("B"): self._on_begin,
+            ord("C"): self._on_commit,
+            ord("R"): self._on_relation,
+            ord("T"): self._on_truncate,
+            ord("M"): self._on_message,
+            ord("O"): self._pass,
+            ord("Y"): self._pass,
+        }
+
+    def run(self) -> Replayed:
+        for _, pieces in self._log.segments:
+            for message in pgoutput.frames(pieces):
+                self._take(message)
+            if self._stopped and self._beat_is_late():
+                break
+        self._flush()
+        sequences = self._beat.sequences if self._beat is not None else None
+        return Replayed(self._commits, self._changes, self._last, sequences, self._ddl)
+
+    def _take(self, message: bytes) -> None:
+        kind = message[0]
+        row = self._rows.get(kind)
+        if row is not None:
+            if self._wanted:
+                row(message)
+                self._changes += 1
+                if self._changes % 4096 == 0 and self._held() >= self._most:
+                    self._flush()
+            return
+        other = self._others.get(kind)
+        if other is None:
+            raise Damaged(f"the transaction log holds a message of the unknown kind {kind}")
+        other(message)
+
+    # ------------------------------------------------------------------ rows
+
+    def _net(self, oid: int) -> TableNet:
+        net = self._nets.get(oid)
+        if net is None:
+            if oid not in self._relations:
+                raise Damaged(f"the transaction log changes table {oid} before it says what it is")
+            net = self._nets[oid] = TableNet(self._relations[oid])
+        return net
+
+    def _insert(self, message: bytes) -> None:
+        change = pgoutput.insert(message)
+        assert change.new is not None
+        self._net(change.oid).insert(change.new)
+
+    def _update(self, message: bytes) -> None:
+        change = pgoutput.update(message)
+        assert change.new is not None
+        self._net(change.oid).update(change.old, change.new)
+
+    def _delete(self, message: bytes) -> None:
+        change = pgoutput.delete(message)
+        assert change.old is not None
+        self._net(change.oid).delete(change.old)
+
+    def _held(self) -> int:
+        return sum(len(net) for net in self._nets.values())
+
+    def _flush(self) -> None:
+        """Apply what was folded; a transaction may come in several parts, which nobody sees."""
+        nets = [net for net in self._nets.values() if net.truncated or len(net)]
+        self._nets.clear()
+        if nets:
+            apply_all(self._connection, nets)
+
+    # ------------------------------------------------------------------ everything else
+
+    def _pass(self, message: bytes) -> None:
+        """Origins and types say nothing that is needed here."""
+
+    def _on_begin(self, message: bytes) -> None:
+        began = pgoutput.begin(message)
+        self._begin = began
+        fresh = began.lsn >= self._reached
+        if fresh and began.time > self._log.until:
+            self._stopped = True
+        self._wanted = fresh and not self._stopped
+
+    def _on_commit(self, message: bytes) -> None:
+        assert self._begin is not None
+        if self._wanted:
+            self._commits += 1
+            self._last = self._begin.time
+            self._reached = self._begin.lsn + 1
+        self._wanted = False
+
+    def _on_relation(self, message: bytes) -> None:
+        relation = pgoutput.relation(message)
+        known = self._relations.get(relation.oid)
+        if known is not None and known != relation and relation.oid in self._nets:
+            self._flush()  # what came before was of the table as it was
+        self._relations[relation.oid] = relation
+
+    def _on_truncate(self, message: bytes) -> None:
+        if not self._wanted:
+            return
+        self._changes += 1
+        for oid in pgoutput.truncated(message):
+            self._net(oid).truncate()
+
+    def _on_message(self, message: bytes) -> None:
+        prefix, content = pgoutput.logical(message)
+        if prefix != PREFIX:
+            return
+        said = parse(content)
+        if isinstance(said, Beat):
+            if not self._beat_is_late():
+                self._beat = said
+        elif self._wanted:
+            self._repeat(said)
+
+    def _beat_is_late(self) -> bool:
+        """Whether the beat that is kept has seen all that is replayed, and nothing follows."""
+        return self._stopped and self._beat is not None and self._beat.before >= self._reached
+
+    def _repeat(self, ddl: Ddl) -> None:
+        if ddl.opaque:
+            raise RestoreError(
+                f"{self._address.shown}: a change of the schema cannot be repeated: {ddl.opaque}",
+                "Restore to a moment before it, or to one after the next full backup.",
+            )
+        self._flush()
+        if not self._ddl:
+            self._before_ddl()
+        self._ddl += 1
+        repeat(self._connection, self._address, ddl)

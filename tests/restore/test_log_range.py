@@ -1,0 +1,117 @@
+"""The right stretch of a log is replayed, or it is said why none leads to that moment."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis.strategies import integers
+
+from kryonix_backup.errors import TimeUnreachable
+from kryonix_backup.model import ChainId, LogHeader, SourceName
+from kryonix_backup.repository.log import LogBook
+from kryonix_backup.restore.log_range import LogRange, find_range
+from kryonix_backup.testing.clock import NOON
+from kryonix_backup.testing.repositories import new_repository
+
+CHAIN = ChainId("20261123t120000z-0123456789abcdef")
+LATER = ChainId("20261124t120000z-0123456789abcdef")
+SEGMENTS = 9
+
+
+def _at(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+def _position(at: int, log: str = "7/8") -> dict[str, Any]:
+    return {"log": log, "at": at, "time": NOON.isoformat()}
+
+
+def _fill(
+    book: LogBook, chain: ChainId = CHAIN, broken: int = 0, beatless: tuple[int, ...] = ()
+) -> LogBook:
+    """Segment n holds what came from 100 n to 100 n + 100, in the seconds 10 n to 10 n + 9."""
+    book.append(LogHeader(chain, 0, 100, 100, None, None, None, 0, 0, meta={"log": "7/8"}), b"")
+    for number in range(1, SEGMENTS + 1):
+        last = _at(10 * number + 9)
+        header = LogHeader(
+            chain, number, 100 * number, 100 * number + 100, _at(10 * number), last,
+            None if number in beatless else last, 2, 5, "it rewrote t" if number == broken else "",
+        )  # fmt: skip
+        book.append(header, b"")
+    return book
+
+
+def _book(broken: int = 0, beatless: tuple[int, ...] = ()) -> LogBook:
+    return _fill(new_repository().log(SourceName("db")), broken=broken, beatless=beatless)
+
+
+BOOK = _book()
+
+
+@given(at=integers(100, 999), seconds=integers(10, 99))
+def test_the_range_begins_after_the_snapshot_and_ends_where_the_moment_is_known(
+    at: int, seconds: int
+) -> None:
+    found = find_range(BOOK, _position(at), _at(seconds))
+
+    first = at // 100
+    last = max(first, seconds // 10)
+    assert (found.first, found.last, found.chain) == (first, last, CHAIN)
+    assert found.until == _at(seconds)
+    assert (found.commits, found.changes) == (2 * (last - first + 1), 5 * (last - first + 1))
+
+
+def test_a_moment_between_two_segments_needs_the_second() -> None:
+    assert find_range(BOOK, _position(100), _at(19.5)).last == 2
+    assert find_range(BOOK, _position(100), _at(19)).last == 1
+
+
+def test_a_segment_without_a_beat_is_followed_by_the_next() -> None:
+    assert find_range(_book(beatless=(3, 4)), _position(100), _at(33)).last == 5
+
+
+def test_a_log_that_ends_earlier_says_how_far_it_leads() -> None:
+    with pytest.raises(TimeUnreachable, match="it ends at 2026-11-23T12:01:39") as caught:
+        find_range(BOOK, _position(100), _at(100))
+    assert "--kind log" in caught.value.hint
+
+    with pytest.raises(TimeUnreachable, match="does not reach"):
+        find_range(_book(beatless=(8, 9)), _position(100), _at(85))
+
+
+def test_what_cannot_be_replayed_stops_at_its_segment() -> None:
+    book = _book(broken=5)
+
+    assert find_range(book, _position(100), _at(49)).last == 4
+    with pytest.raises(TimeUnreachable, match="it rewrote t"):
+        find_range(book, _position(100), _at(50))
+    with pytest.raises(TimeUnreachable, match="it rewrote t"):
+        find_range(book, _position(100), _at(70))
+    assert find_range(book, _position(600), _at(70)).first == 6  # a snapshot after it
+
+
+@pytest.mark.parametrize("position", [_position(100, "7/9"), _position(99)])
+def test_a_snapshot_that_no_chain_goes_on_from_is_told(position: dict[str, Any]) -> None:
+    with pytest.raises(TimeUnreachable, match="no log of db goes on from the snapshot"):
+        find_range(BOOK, position, _at(30))
+
+
+def test_without_a_log_there_is_no_range() -> None:
+    with pytest.raises(TimeUnreachable, match="no log of db"):
+        find_range(new_repository().log(SourceName("db")), _position(100), _at(30))
+
+
+def test_the_newest_chain_that_fits_is_taken() -> None:
+    book = _fill(_book(), LATER)
+
+    assert find_range(book, _position(150), _at(30)).chain == LATER
+
+
+def test_a_range_comes_back_out_of_its_json() -> None:
+    found = find_range(BOOK, _position(100), _at(33))
+
+    assert LogRange.from_plain(json.loads(json.dumps(found.to_plain()))) == found
