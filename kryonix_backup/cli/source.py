@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from kryonix_backup.sdk.client import Finding
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_COMMAND = re.compile(r"(kryonix [a-z ]+) ID( NAME)?\b")
 
 
 def _source_argument(command: F) -> F:
@@ -37,7 +40,13 @@ def check(tenant: str, name: str) -> Answer:
 
     Changes nothing. Exits with 60 where anything fails, 0 when everything passes.
     """
-    findings = connected(tenant, (), None).check_source(name)
+    findings = [
+        finding._replace(
+            evidence=_to_be_typed(finding.evidence, tenant, name),
+            mend=_to_be_typed(finding.mend, tenant, name),
+        )
+        for finding in connected(tenant, (), None).check_source(name)
+    ]
     whole = all(finding.passed for finding in findings)
     plain = {
         "tenant": tenant,
@@ -45,18 +54,22 @@ def check(tenant: str, name: str) -> Answer:
         "status": "pass" if whole else "fail",
         "findings": [finding._asdict() for finding in findings],
     }
-    return Answer(plain, _lines(findings, tenant, name), 0 if whole else SourceError.exit_code)
+    return Answer(plain, _lines(findings), 0 if whole else SourceError.exit_code)
 
 
-def _lines(findings: list[Finding], tenant: str, name: str) -> Iterator[str]:
+def _to_be_typed(text: str, tenant: str, name: str) -> str:
+    """With the commands in it as they are for this source."""
+    return _COMMAND.sub(lambda found: f"{found[1]} {tenant}{f' {name}' * bool(found[2])}", text)
+
+
+def _lines(findings: list[Finding]) -> Iterator[str]:
     rows = [
         ("ok" if finding.passed else "FAIL", finding.what, finding.evidence) for finding in findings
     ]
     yield from table(("", "what", "found"), rows)
     for finding in findings:
         if not finding.passed and finding.mend:
-            mend = finding.mend.replace(" ID", f" {tenant}").replace(" NAME", f" {name}")
-            yield printable(f"{finding.what}: {mend}")
+            yield printable(f"{finding.what}: {finding.mend}")
 
 
 @source.command(epilog="Example: kryonix source prepare acme database --dry-run")
@@ -79,7 +92,8 @@ def prepare(tenant: str, name: str, *, dry_run: bool, consent: bool) -> Answer:
     plain = {"tenant": tenant, "source": name, "dry_run": dry_run, "steps": steps}
     if dry_run:
         return Answer(plain, _sql(steps))
-    said = f"source {name} of {tenant} is prepared, in {len(steps)} steps"
+    how = f"in {len(steps)} steps" if steps else "and nothing was missing"
+    said = f"source {name} of {tenant} is prepared, {how}"
     return Answer(plain, [said, f"next: kryonix backup {tenant}"])
 
 

@@ -34,6 +34,8 @@ _SETTINGS = {
     "max_replication_slots": "40",
     "max_wal_senders": "40",
     "max_connections": "200",
+    "max_prepared_transactions": "10",
+    "track_commit_timestamp": "on",
     "shared_buffers": "128MB",
     "fsync": "off",  # a killed server is tested, a lost machine is not
 }

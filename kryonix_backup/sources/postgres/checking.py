@@ -1,4 +1,4 @@
-"""What of a server, a database and a user's rights would stop a backup or a log."""
+"""What of a server, a database and a user's rights would stop a backup, or a log that is kept."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from psycopg import sql
 
 from kryonix_backup.errors import ConfigError, KryonixError
 from kryonix_backup.sources.postgres.address import Address, slot_name
-from kryonix_backup.sources.postgres.needs import identities, log_needs, named
+from kryonix_backup.sources.postgres.needs import (
+    Found,
+    identities,
+    log_needs,
+    named,
+    not_in_the_log,
+    room,
+)
 from kryonix_backup.sources.postgres.preparing import steps_of
 from kryonix_backup.sources.postgres.programs import programs_for
 from kryonix_backup.sources.postgres.session import Connection, connected
 from kryonix_backup.sources.source import Finding
 
-_OLDEST, _NEWEST = 14, 18
+OLDEST, NEWEST = 14, 18
 _PREPARE = "kryonix source prepare ID NAME"
 
 
@@ -22,7 +29,8 @@ def check(address: Address) -> list[Finding]:
     """
     What was looked at, and the SQL or the command that mends what failed; changes nothing.
 
-    A server that cannot be reached, or refuses, is one failed finding.
+    A server that cannot be reached, or refuses, is one failed finding. What only a log needs begins
+    with ``log`` and fails only where one is to be kept: a source may do without.
     """
     found: list[Finding] = []
     try:
@@ -30,111 +38,101 @@ def check(address: Address) -> list[Finding]:
             for finding in _findings(connection, address):
                 found.append(finding._replace(mend="") if finding.passed else finding)
     except KryonixError as error:
-        found.append(Finding("server", passed=False, evidence=error.message, mend=error.hint))
+        found.append(Finding(f"the database {address.shown}", False, error.message, error.hint))
     return found
 
 
 def _findings(connection: Connection, address: Address) -> Iterator[Finding]:
-    major = connection.info.server_version // 10_000
+    version = connection.info.server_version // 10_000
     yield Finding(
-        "server", _OLDEST <= major <= _NEWEST,
-        f"{address.shown} answers, PostgreSQL {major}",
-        f"Use a server of PostgreSQL {_OLDEST} to {_NEWEST}.",
-    )  # fmt: skip
-    yield _programs(major)
-    yield from _rights(connection)
-    yield from _sequences(connection)
-    yield from log_needs(connection, address.database)
-    yield from _room(connection)
-    yield identities(connection)
-    yield from _not_in_the_log(connection)
-    yield _prepared(connection, address)
-    yield from _slot(connection, slot_name(address.database))
+        f"the database {address.shown}",
+        OLDEST <= version <= NEWEST,
+        f"it answers; its server is PostgreSQL {version}",
+        f"This version of kryonix-backup knows PostgreSQL {OLDEST} to {NEWEST}.",
+    )
+    yield _programs(version)
+    yield from _readable(connection)
+    yield from _log(connection, address)
+    unlogged = _names(connection, _UNLOGGED)
+    if unlogged:
+        yield Finding(
+            "unlogged tables",
+            True,
+            f"only their schema is saved, as after a crash of the server: {named(unlogged)}",
+        )
 
 
-def _programs(major: int) -> Finding:
+def _programs(version: int) -> Finding:
     try:
-        folder = programs_for(major)
+        return Finding("PostgreSQL's programs", True, f"they are in {programs_for(version)}")
     except ConfigError as error:
-        return Finding("programs", passed=False, evidence=error.message, mend=error.hint)
-    return Finding("programs", passed=True, evidence=str(folder))
+        return Finding("PostgreSQL's programs", False, error.message, error.hint)
 
 
-def _rights(connection: Connection) -> Iterator[Finding]:
-    row = connection.execute(_RIGHTS).fetchone()
-    assert row is not None
-    user, superuser, reads, bypasses, replicates = row
-    name = sql.Identifier(user).as_string(connection)
-    missing = [] if superuser or reads else [f"grant pg_read_all_data to {name}"]
-    missing += [] if superuser or bypasses else [f"alter role {name} bypassrls"]
-    yield Finding(
-        "rights to read", not missing,
-        f"user {user} may {'not ' if missing else ''}read everything", "; ".join(missing),
-    )  # fmt: skip
-    yield Finding(
-        "right to replicate", superuser or replicates,
-        f"user {user} may {'' if superuser or replicates else 'not '}follow a log",
-        f"alter role {name} replication",
-    )  # fmt: skip
-
-
-def _sequences(connection: Connection) -> Iterator[Finding]:
-    """Their values are read as NULL, without an error, by who may not."""
-    names = [row[0] for row in connection.execute(_UNREADABLE)]
+def _readable(connection: Connection) -> Iterator[Finding]:
+    """Of these pg_dump reads nothing, or everything but what is hidden, and says no word."""
     user = sql.Identifier(connection.info.user).as_string(connection)
-    if names:
-        yield Finding(
-            "sequences", passed=False, evidence=f"cannot be read: {named(names)}",
-            mend=f"grant pg_read_all_data to {user}",
-        )  # fmt: skip
+    yield _all(
+        connection,
+        "tables and sequences that may be read",
+        _CLOSED,
+        f"GRANT pg_read_all_data TO {user}",
+    )
+    yield _all(connection, "rows that no policy hides", _HIDDEN, f"ALTER ROLE {user} BYPASSRLS")
+    yield _all(
+        connection,
+        "large objects that may be read",
+        _OBJECTS,
+        f"Let a superuser back up, or make their owner a role that {user} is in.",
+    )
 
 
-def _room(connection: Connection) -> Iterator[Finding]:
-    row = connection.execute(_ROOM).fetchone()
-    assert row is not None
-    senders, sending, keeps, text = row
-    yield Finding(
-        "WAL senders", sending + 1 < senders, f"{sending} of {senders} are used, two are needed",
-        f"alter system set max_wal_senders = {senders + 10}; and restart the server",
-    )  # fmt: skip
-    yield Finding(
-        "max_slot_wal_keep_size", keeps >= 0,
-        text if keeps >= 0 else "is unbounded: a log that nobody follows would fill the disk",
-        "alter system set max_slot_wal_keep_size = '20GB'; select pg_reload_conf();",
-    )  # fmt: skip
+def _all(connection: Connection, what: str, query: str, mend: str) -> Finding:
+    refused = _names(connection, query)
+    evidence = f"refused: {named(refused)}" if refused else "all of them"
+    return Finding(what, not refused, evidence, mend)
 
 
-def _not_in_the_log(connection: Connection) -> Iterator[Finding]:
-    unlogged = [row[0] for row in connection.execute(_UNLOGGED)]
-    said = f"only the schema of these is saved: {named(unlogged)}" if unlogged else "none"
-    yield Finding("unlogged tables", passed=True, evidence=said)
-    row = connection.execute(_ELSEWHERE).fetchone()
-    assert row is not None
-    objects, timescale = row
-    said = "they are in every backup, but changes between two are in no log" if objects else "none"
-    yield Finding("large objects", passed=True, evidence=said)
-    if timescale:
-        yield Finding(
-            "TimescaleDB", passed=False,
-            evidence=f"version {timescale}: changes of compressed chunks cannot be followed",
-            mend="Restore to the times of backups alone, or leave chunks uncompressed.",
-        )  # fmt: skip
+def _names(connection: Connection, query: str) -> list[str]:
+    return [str(row[0]) for row in connection.execute(query.encode())]
+
+
+def _log(connection: Connection, address: Address) -> Iterator[Finding]:
+    name = slot_name(address.database)
+    needs = [*log_needs(connection, address.database), identities(connection)]
+    if not Found(connection, name).anything:
+        yield _not_kept(needs)
+        return
+    yield from needs
+    yield from room(connection)
+    yield from not_in_the_log(connection)
+    yield _prepared(connection, address)
+    yield from _slot(connection, name)
+
+
+def _not_kept(needs: list[Finding]) -> Finding:
+    """That is no failure: backups alone are enough for many."""
+    lacking = [f"{need.what.removeprefix('log: ')} ({need.evidence})" for need in needs
+               if not need.passed]  # fmt: skip
+    lacks = f", but it lacks: {'; '.join(lacking)}" if lacking else ""
+    return Finding(
+        "log",
+        True,
+        "not prepared: only the times of backups can be restored, and not those between;"
+        f" '{_PREPARE}' begins a log{lacks}",
+    )
 
 
 def _prepared(connection: Connection, address: Address) -> Finding:
     try:
         steps = steps_of(connection, address.database, consent=False)
     except KryonixError as error:
-        return Finding("prepared", passed=False, evidence=error.message, mend=error.hint)
-    lacking = (
-        f"not prepared: {len(steps)} steps are missing, {steps[0].sql[:60]!r} first"
-        if steps
-        else ""
-    )
-    return Finding(
-        "prepared", not steps,
-        lacking or "publication, event triggers and slot are there; log may be followed", _PREPARE,
-    )  # fmt: skip
+        return Finding("log: prepared", False, error.message, error.hint)
+    if not steps:
+        said = "publication, event triggers and slot are there"
+        return Finding("log: prepared", True, said)
+    said = f"{len(steps)} steps are missing, the first: {' '.join(steps[0].sql.split())[:60]}"
+    return Finding("log: prepared", False, said, f"{_PREPARE}, or {_RELEASE} to keep none")
 
 
 def _slot(connection: Connection, name: str) -> Iterator[Finding]:
@@ -144,43 +142,45 @@ def _slot(connection: Connection, name: str) -> Iterator[Finding]:
     status, safe, kept, active = row
     left = "" if safe is None else f", {safe} bytes until it is lost"
     yield Finding(
-        "slot", status in {"reserved", "extended"},
+        "log: slot", status in {"reserved", "extended"},
         f"{name} is {status}, {'followed' if active else 'not followed'},"
         f" and keeps {kept} bytes of WAL{left}",
-        "Follow it with: kryonix backup ID --kind log; one that is lost begins anew with"
-        " kryonix backup ID --kind full.",
+        "Follow it with: kryonix backup ID --kind log; one that is lost begins anew with:"
+        " kryonix backup ID --kind full",
     )  # fmt: skip
 
 
-_RIGHTS = """
-select r.rolname, r.rolsuper, pg_has_role(r.oid, 'pg_read_all_data', 'usage'),
-       r.rolbypassrls, r.rolreplication
-from pg_roles r where r.rolname = current_user
-"""
-_UNREADABLE = """
+_RELEASE = "kryonix source release ID NAME"
+_CLOSED = """
 select format('%I.%I', n.nspname, c.relname)
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
-where c.relpersistence <> 't'
-  and case when c.relkind = 'S' then not has_sequence_privilege(c.oid, 'select, usage') end
+where c.relkind in ('r', 'p', 'S') and c.relpersistence <> 't'
+  and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'kryonix')
+  and not (has_schema_privilege(n.oid, 'usage')
+           and case when c.relkind = 'S' then has_sequence_privilege(c.oid, 'select')
+                    else has_table_privilege(c.oid, 'select') end)
 order by 1
 """
-_ROOM = """
-select current_setting('max_wal_senders')::int,
-       (select count(*) from pg_stat_activity where backend_type = 'walsender')::int,
-       (select setting::int8 from pg_settings where name = 'max_slot_wal_keep_size'),
-       current_setting('max_slot_wal_keep_size')
+_HIDDEN = """
+select format('%I.%I', n.nspname, c.relname)
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relrowsecurity and not (select rolsuper or rolbypassrls from pg_roles where rolname = user)
+  and (c.relforcerowsecurity or not pg_has_role(c.relowner, 'usage'))
+order by 1
+"""
+_OBJECTS = """
+select oid::text from pg_largeobject_metadata
+where not (select rolsuper from pg_roles where rolname = user)
+  and not pg_has_role(lomowner, 'usage')
+order by oid
 """
 _UNLOGGED = """
 select format('%I.%I', n.nspname, c.relname)
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r' and c.relpersistence = 'u' order by 1
 """
-_ELSEWHERE = """
-select exists (select from pg_largeobject_metadata),
-       (select extversion from pg_extension where extname = 'timescaledb')
-"""
 _SLOT = """
 select coalesce(wal_status, 'lost'), safe_wal_size,
        pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::int8, active
-from pg_replication_slots where slot_name = %s
+from pg_replication_slots where slot_name = %s and database = current_database()
 """

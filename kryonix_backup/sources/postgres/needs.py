@@ -1,4 +1,4 @@
-"""What a server and its tables need before a log can be kept, looked at one by one."""
+"""What a log needs of a server and its tables, looked at one by one; and what of ours is there."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ from collections.abc import Iterator
 
 from psycopg import sql
 
-from kryonix_backup.sources.postgres.address import slot_name
-from kryonix_backup.sources.postgres.preparing_sql import WITHOUT_IDENTITY
+from kryonix_backup.errors import SourceUnprepared
+from kryonix_backup.sources.postgres.address import SCHEMA, slot_name
+from kryonix_backup.sources.postgres.preparing_sql import (
+    COMMENT,
+    TRIGGERS,
+    WITHOUT_IDENTITY,
+    functions,
+)
 from kryonix_backup.sources.postgres.session import Connection
 from kryonix_backup.sources.source import Finding
 
@@ -16,15 +22,22 @@ _NAMED = 5  # of many tables
 
 def log_needs(connection: Connection, database: str) -> Iterator[Finding]:
     """What only an operator can put right; `prepare` refuses while one of them fails."""
-    level, slots, used, has_slot = _facts(connection, database)
+    row = connection.execute(_SERVER, (slot_name(database),)).fetchone()
+    assert row is not None
+    level, slots, used, has_slot, replicates, user = row
     yield Finding(
-        "wal_level", level == "logical", level,
+        "log: wal_level", level == "logical", level,
         "alter system set wal_level = 'logical'; and restart the server",
     )  # fmt: skip
     yield Finding(
-        "replication slots", has_slot or used < slots, f"{used} of {slots} are used",
+        "log: replication slots", has_slot or used < slots, f"{used} of {slots} are used",
         f"alter system set max_replication_slots = {max(slots, used) + 10}; and restart the"
         " server",
+    )  # fmt: skip
+    yield Finding(
+        "log: right to replicate", replicates,
+        f"user {user} may {'' if replicates else 'not '}follow a log",
+        f"alter role {sql.Identifier(user).as_string(connection)} replication",
     )  # fmt: skip
 
 
@@ -36,7 +49,7 @@ def identities(connection: Connection) -> Finding:
     ]
     mend = "; ".join(f"alter table {table} replica identity full" for table in lacking[:_NAMED])
     return Finding(
-        "replica identities", not lacking,
+        "log: replica identities", not lacking,
         f"{len(lacking)} tables have none: {named(lacking)}" if lacking else "every table has one",
         f"Give them a primary key, or run: {mend}; or for all of them: kryonix source prepare"
         " ID NAME --replica-identity-full" if lacking else "",
@@ -49,17 +62,138 @@ def without_identity(connection: Connection) -> list[tuple[str, str, str]]:
     return [(schema, name, identity) for _, schema, name, identity in rows]
 
 
+def room(connection: Connection) -> Iterator[Finding]:
+    """Whether the server has place for who follows a log, and an end for what it keeps."""
+    row = connection.execute(_ROOM).fetchone()
+    assert row is not None
+    senders, sending, keeps, text = row
+    yield Finding(
+        "log: WAL senders", sending + 1 < senders,
+        f"{sending} of {senders} are used, two are needed",
+        f"alter system set max_wal_senders = {senders + 10}; and restart the server",
+    )  # fmt: skip
+    yield Finding(
+        "log: max_slot_wal_keep_size", keeps >= 0,
+        text if keeps >= 0 else "is unbounded: a log that nobody follows would fill the disk",
+        "alter system set max_slot_wal_keep_size = '20GB'; select pg_reload_conf();",
+    )  # fmt: skip
+
+
+def not_in_the_log(connection: Connection) -> Iterator[Finding]:
+    """What changes without a word in the log."""
+    row = connection.execute(_ELSEWHERE).fetchone()
+    assert row is not None
+    objects, timescale = row
+    if objects:
+        yield Finding(
+            "log: large objects", passed=True,
+            evidence="they are in every backup, but changes between two are in no log",
+        )  # fmt: skip
+    if timescale:
+        yield Finding(
+            "log: TimescaleDB", passed=False,
+            evidence=f"version {timescale}: changes of compressed chunks cannot be followed",
+            mend="Restore to the times of backups alone, or leave chunks uncompressed.",
+        )  # fmt: skip
+
+
 def named(names: list[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
 
 
-def _facts(connection: Connection, database: str) -> tuple[str, int, int, bool]:
-    row = connection.execute(
-        "select current_setting('wal_level'), current_setting('max_replication_slots')::int,"
-        " count(*)::int, coalesce(bool_or(slot_name = %s), false) from pg_replication_slots",
-        (slot_name(database),),
-    ).fetchone()
-    assert row is not None
-    return row[0], row[1], row[2], row[3]
+class Found:
+    """
+    What of ours a database has.
+
+    ``publications`` and ``slots`` are of another name: that of the database before it was renamed
+    or copied.
+    """
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        row = connection.execute(_FOUND, {"schema": SCHEMA, "name": name}).fetchone()
+        assert row is not None
+        self._comment, memory, suitable, status, self._of, self.publications, self.slots = row
+        self._name = name
+        self.schema = self._comment == COMMENT
+        self.memory, self.open = memory is not None, bool(memory)
+        self.publication, self.suitable = suitable is not None, bool(suitable)
+        self.slot, self.lost = status is not None, status == "lost"
+        there: dict[str, str] = dict(connection.execute(_BODIES, (SCHEMA,)).fetchall())
+        self.functions = [
+            (function, there.get(function.name) == function.body) for function in functions(name)
+        ]
+        self.triggers = {row[0] for row in connection.execute(_TRIGGERS, (SCHEMA,))}
+
+    @property
+    def stale(self) -> bool:
+        """Whether the publication has to be another, as changes of the schema may be missing."""
+        whole = all(same for _, same in self.functions) and len(self.triggers) == len(TRIGGERS)
+        return not (whole and self.suitable)
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is any trace of us."""
+        rest = (self.triggers, self.publications, self.slots)
+        return self.schema or self.publication or self.slot or any(rest)
+
+    def refuse_others(self) -> None:
+        """Raise SourceUnprepared where a name of ours is another's."""
+        if self._comment is not None and not self.schema:
+            raise SourceUnprepared(
+                f"the database has a schema {SCHEMA} that is not ours",
+                f"Rename it: alter schema {SCHEMA} rename to another_name.",
+            )
+        if self._of is not None:
+            raise SourceUnprepared(
+                f"slot {self._name} is of another database, {self._of!r}",
+                "That one has, or had, this one's name. Release it as a source of its own, or drop"
+                f" the slot: select pg_drop_replication_slot('{self._name}').",
+            )
+
+
+_SERVER = """
+select current_setting('wal_level'), current_setting('max_replication_slots')::int,
+       (select count(*)::int from pg_replication_slots),
+       exists (select from pg_replication_slots where slot_name = %s),
+       r.rolsuper or r.rolreplication, r.rolname
+from pg_roles r where r.rolname = current_user
+"""
+_ROOM = """
+select current_setting('max_wal_senders')::int, (select count(*) from pg_stat_replication)::int,
+       (select setting::int8 from pg_settings where name = 'max_slot_wal_keep_size'),
+       current_setting('max_slot_wal_keep_size')
+"""
+_ELSEWHERE = """
+select exists (select from pg_largeobject_metadata),
+       (select extversion from pg_extension where extname = 'timescaledb')
+"""
+_FOUND = """
+select (select coalesce(obj_description(oid, 'pg_namespace'), '') from pg_namespace
+        where nspname = %(schema)s),
+       (select has_schema_privilege('public', n.oid, 'usage')
+               and has_table_privilege('public', c.oid, 'insert')
+        from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        where n.nspname = %(schema)s and c.relname = 'identity'),
+       (select puballtables and pubinsert and pubupdate and pubdelete and pubtruncate
+               and not pubviaroot from pg_publication where pubname = %(name)s),
+       (select coalesce(wal_status, 'lost') from pg_replication_slots
+        where slot_name = %(name)s and database = current_database()),
+       (select coalesce(database::text, '') from pg_replication_slots
+        where slot_name = %(name)s and database is distinct from current_database()),
+       array(select pubname::text from pg_publication
+             where pubname ~ '^kryonix_' and puballtables and pubname <> %(name)s order by 1),
+       array(select slot_name::text from pg_replication_slots
+             where slot_name ~ '^kryonix_' and slot_name <> %(name)s and not temporary
+               and database = current_database() order by 1)
+"""
+_BODIES = """
+select p.proname, p.prosrc from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+where n.nspname = %s
+"""
+_TRIGGERS = """
+select e.evtname from pg_event_trigger e join pg_proc p on p.oid = e.evtfoid
+join pg_namespace n on n.oid = p.pronamespace
+where n.nspname = %s and e.evtname ~ '^kryonix_' and e.evtenabled = 'A'
+"""

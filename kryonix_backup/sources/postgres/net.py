@@ -41,6 +41,7 @@ class TableNet:
         self.rows: Counter[Row] = Counter()
         """How many equal rows came, or went where it is negative; where rows have no key."""
         self.by_key = relation.identity in "di" and bool(relation.keys)
+        self._width = len(relation.columns)
 
     def __len__(self) -> int:
         return len(self.keys) + len(self.rows)
@@ -53,33 +54,62 @@ class TableNet:
 
     def insert(self, new: Row) -> None:
         """A row came."""
+        self._check(new)
+        if UNCHANGED in new:
+            raise self._wrong("a new row without all of its values")
         if self.by_key:
             self._put(self._key(new), new, None)
         else:
-            self.rows[new] += 1
+            self._count(new, 1)
 
     def delete(self, old: Row) -> None:
         """A row went; ``old`` holds its identity."""
+        self._check(old)
         if self.by_key:
             self._take(self._key(old))
         else:
-            self.rows[old] -= 1
+            self._count(old, -1)
 
     def update(self, old: Row | None, new: Row) -> None:
         """A row changed; ``old`` is given where its identity did, or is the whole row."""
-        if not self.by_key:
-            if old is None:
-                raise self._wrong("an update of a row without identity")
-            self.rows[old] -= 1
-            self.rows[_filled(new, old)] += 1
-            return
+        self._check(new)
+        if old is not None:
+            self._check(old)
+        if self.by_key:
+            self._update(old, new)
+        elif old is None:
+            raise self._wrong("an update of a row without identity")
+        else:
+            self._count(old, -1)
+            self._count(_filled(new, old), 1)
+
+    # ------------------------------------------------------------------ whole rows
+
+    def _count(self, row: Row, more: int) -> None:
+        left = self.rows[row] + more
+        if left:
+            self.rows[row] = left
+        else:
+            del self.rows[row]  # what came and went, or went and came, needs no memory
+
+    # ------------------------------------------------------------------ by key
+
+    def _update(self, old: Row | None, new: Row) -> None:
+        if old is not None and UNCHANGED in new:
+            new = self._with_key(new, old)
         key = self._key(new if old is None else old)
         before = self._take(key)
         row = new if before is None else _filled(new, before.row)
         origin = key if before is None else before.origin
         self._put(self._key(new), row, origin if UNCHANGED in row else None)
 
-    # ------------------------------------------------------------------ by key
+    def _with_key(self, new: Row, old: Row) -> Row:
+        """A long value in a key comes with the old row even where it did not change."""
+        row = list(new)
+        for place in self.relation.keys:
+            if row[place] is UNCHANGED:
+                row[place] = old[place]
+        return tuple(row)
 
     def _take(self, key: Key) -> State | None:
         """Take the row of a key away; its state before, None where it was not touched yet."""
@@ -104,7 +134,14 @@ class TableNet:
         self.keys[key] = State(state is not None and state.existed, row, origin)
 
     def _key(self, row: Row) -> Key:
-        return cast(Key, tuple([row[place] for place in self.relation.keys]))
+        key = tuple([row[place] for place in self.relation.keys])
+        if UNCHANGED in key:
+            raise self._wrong("a row without its key")
+        return cast(Key, key)
+
+    def _check(self, row: Row) -> None:
+        if len(row) != self._width:
+            raise self._wrong(f"a row of {len(row)} columns instead of {self._width}")
 
     def _wrong(self, what: str) -> ValidationFailed:
         return ValidationFailed(

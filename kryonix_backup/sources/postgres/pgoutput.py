@@ -6,10 +6,12 @@ Source: PostgreSQL's documentation, "Logical Replication Message Formats".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import struct
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import wraps
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from kryonix_backup.errors import Damaged
 from kryonix_backup.model import Blob
@@ -18,8 +20,10 @@ EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _LENGTH = Struct(">I").unpack_from
 _U16 = Struct(">H").unpack_from
 _U32 = Struct(">I").unpack_from
-_BEGIN = Struct(">xQqI").unpack_from
+_BEGIN = Struct(">xQqI").unpack
 _NULL, _TEXT, _SAME = ord("n"), ord("t"), ord("u")
+_NEW, _OLD = ord("N"), frozenset(b"KO")
+_IDENTITIES = frozenset("difn")
 
 
 class Unchanged:
@@ -71,34 +75,65 @@ class Change(NamedTuple):
 
 
 def frames(pieces: Iterable[Blob]) -> Iterator[bytes]:
-    """The messages of a segment's body; raises Damaged where it is cut short."""
-    rest = b""
+    """The messages of a segment's body, none of them empty; raises Damaged where it is cut."""
+    rest, needed = bytearray(), 0
     for piece in pieces:
-        body = rest + bytes(piece) if rest else bytes(piece)
+        rest += piece
+        if len(rest) < needed:
+            continue  # a row of many pieces is copied once
+        body, rest, needed = bytes(rest), bytearray(), 0
         at, size = 0, len(body)
         while at + 4 <= size:
-            end = at + 4 + _LENGTH(body, at)[0]
+            length = _LENGTH(body, at)[0]
+            end = at + 4 + length
             if end > size:
+                needed = end - at
                 break
+            if not length:
+                raise Damaged("a segment of the transaction log holds an empty message")
             yield body[at + 4 : end]
             at = end
-        rest = body[at:]
+        rest += memoryview(body)[at:]
     if rest:
         raise Damaged("a segment of the transaction log is cut short")
 
 
+_Decoded = TypeVar("_Decoded")
+
+
+def _decoder(decode: Callable[[bytes], _Decoded]) -> Callable[[bytes], _Decoded]:
+    """Whatever the bytes are, it gives the message or raises Damaged."""
+
+    @wraps(decode)
+    def decoded(message: bytes) -> _Decoded:
+        try:
+            return decode(message)
+        except (struct.error, IndexError, ValueError, OverflowError) as error:
+            kind = ascii(chr(message[0])) if message else "nothing"
+            raise Damaged(
+                f"a message {kind} of {len(message)} bytes in the transaction log has the wrong"
+                " form"
+            ) from error
+
+    return decoded
+
+
+@_decoder
 def begin(message: bytes) -> Begin:
     """A message B."""
     lsn, micros, _ = _BEGIN(message)
     return Begin(lsn, EPOCH + timedelta(microseconds=micros))
 
 
+@_decoder
 def relation(message: bytes) -> Relation:
     """A message R."""
     oid = _U32(message, 1)[0]
     schema, at = _string(message, 5)
     name, at = _string(message, at)
     identity = chr(message[at])
+    if identity not in _IDENTITIES:
+        raise ValueError(identity)
     count = _U16(message, at + 1)[0]
     at += 3
     columns, keys = [], []
@@ -108,39 +143,69 @@ def relation(message: bytes) -> Relation:
         column, at = _string(message, at + 1)
         columns.append(column)
         at += 8  # type and modifier
+    _at_end(message, at)
     return Relation(oid, schema or "pg_catalog", name, identity, tuple(columns), tuple(keys))
 
 
+@_decoder
 def insert(message: bytes) -> Change:
     """A message I."""
-    return Change(_U32(message, 1)[0], None, _row(message, 6)[0])
+    return Change(_U32(message, 1)[0], None, _new(message, 5))
 
 
+@_decoder
 def update(message: bytes) -> Change:
     """A message U."""
     oid = _U32(message, 1)[0]
-    if message[5] == 0x4E:  # N: the identity did not change
-        return Change(oid, None, _row(message, 6)[0])
-    old, at = _row(message, 6)
-    return Change(oid, old, _row(message, at + 1)[0])
+    if message[5] == _NEW:  # the identity did not change
+        return Change(oid, None, _new(message, 5))
+    old, at = _old(message)
+    return Change(oid, old, _new(message, at))
 
 
+@_decoder
 def delete(message: bytes) -> Change:
     """A message D."""
-    return Change(_U32(message, 1)[0], _row(message, 6)[0], None)
+    old, at = _old(message)
+    _at_end(message, at)
+    return Change(_U32(message, 1)[0], old, None)
 
 
+@_decoder
 def truncated(message: bytes) -> list[int]:
     """The oids of a message T."""
     count = _U32(message, 1)[0]
-    return [_U32(message, 6 + 4 * place)[0] for place in range(count)]
+    _at_end(message, 6 + 4 * count)
+    return [oid for (oid,) in struct.iter_unpack(">I", message[6:])]
 
 
+@_decoder
 def logical(message: bytes) -> tuple[str, bytes]:
     """Prefix and content of a message M."""
-    prefix, at = _string(message, 10)
-    length = _U32(message, at)[0]
-    return prefix, message[at + 4 : at + 4 + length]
+    end = message.index(0, 10)
+    at = end + 5
+    _at_end(message, at + _U32(message, end + 1)[0])
+    # That of somebody else may be anything; only ours matters, which is plain.
+    return message[10:end].decode(errors="replace"), message[at:]
+
+
+def _new(message: bytes, at: int) -> Row:
+    """The row after a change, with which a message ends."""
+    if message[at] != _NEW:
+        raise ValueError(message[at])
+    row, end = _row(message, at + 1)
+    _at_end(message, end)
+    return row
+
+
+def _old(message: bytes) -> tuple[Row, int]:
+    """The row before a change, or its identity, which is always written out."""
+    if message[5] not in _OLD:
+        raise ValueError(message[5])
+    row, at = _row(message, 6)
+    if UNCHANGED in row:
+        raise ValueError(row)
+    return row, at
 
 
 def _row(message: bytes, at: int) -> tuple[Row, int]:
@@ -162,6 +227,12 @@ def _row(message: bytes, at: int) -> tuple[Row, int]:
         else:
             raise Damaged(f"a row in the transaction log has a value of the unknown kind {kind}")
     return tuple(values), at
+
+
+def _at_end(message: bytes, at: int) -> None:
+    """A value that was cut short would not be noticed otherwise."""
+    if at != len(message):
+        raise ValueError(at)
 
 
 def _string(message: bytes, at: int) -> tuple[str, int]:

@@ -17,11 +17,11 @@ from kryonix_backup.errors import SourceDenied, SourceUnavailable, SourceUnprepa
 from kryonix_backup.sources.postgres.address import SCHEMA, Address, slot_name
 from kryonix_backup.sources.postgres.exported import lsn_of
 from kryonix_backup.sources.postgres.message import PREFIX
-from kryonix_backup.sources.postgres.needs import identities, log_needs, without_identity
+from kryonix_backup.sources.postgres.needs import Found, identities, log_needs, without_identity
 from kryonix_backup.sources.postgres.preparing_sql import COMMENT, TRIGGERS, functions
 from kryonix_backup.sources.postgres.session import Connection, connected
 
-_SLOT_SECONDS = 60.0
+_OPEN_SECONDS = 60.0  # for transactions that are open to end
 _LOCK_SECONDS = 10  # who waits for a lock makes everybody wait who comes after
 _PATIENCE = f"set lock_timeout = '{_LOCK_SECONDS}s'"
 
@@ -72,8 +72,11 @@ def renew_slot(address: Address) -> Prepared:
 
     Raises AlreadyRunning where the slot is being read, and what `prepare` raises.
     """
+    name = slot_name(address.database)
     with connected(address) as connection:
-        _drop_slot(connection, slot_name(address.database))
+        Found(connection, name).refuse_others()
+        _require(connection, address, consent=False)  # before the old one is given up
+        _drop_slot(connection, name)
         return _carry_out(connection, address, consent=False)
 
 
@@ -81,20 +84,19 @@ def release(address: Address) -> list[str]:
     """
     Remove every trace of `prepare`; what was removed.
 
-    Raises AlreadyRunning where the slot is being read: then nothing was removed.
+    Raises AlreadyRunning where the slot is being read, and SourceUnavailable where a table is in
+    use: then nothing was removed.
     """
-    name = slot_name(address.database)
     with connected(address) as connection:
-        removed = [f"slot {name}"] if _drop_slot(connection, name) else []
         connection.execute(_PATIENCE)
-        statements = list(_undoing(connection, name))
+        statements = list(_undoing(connection, slot_name(address.database)))
         try:
             with connection.transaction():
                 for statement, _ in statements:
                     connection.execute(statement)
         except pg.LockNotAvailable as error:
             raise _locked(address) from error
-        return [*removed, *(what for _, what in statements)]
+        return [what for _, what in statements]
 
 
 def beat(connection: Connection) -> int:
@@ -145,7 +147,19 @@ def steps_of(connection: Connection, database: str, *, consent: bool) -> list[St
 
 
 def _carry_out(connection: Connection, address: Address, *, consent: bool) -> Prepared:
+    _require(connection, address, consent=consent)
     steps = steps_of(connection, address.database, consent=consent)
+    if _WAIT in steps:
+        at = steps.index(_WAIT)
+        _run(connection, address, steps[: at + 1])
+        _require(connection, address, consent=consent)  # tables may have come meanwhile
+        steps = steps_of(connection, address.database, consent=consent)
+        steps.remove(_WAIT)
+    _run(connection, address, steps)
+    return prepared(connection, address)
+
+
+def _require(connection: Connection, address: Address, *, consent: bool) -> None:
     needs = list(log_needs(connection, address.database))
     if not consent:
         needs.append(identities(connection))
@@ -154,30 +168,34 @@ def _carry_out(connection: Connection, address: Address, *, consent: bool) -> Pr
             raise SourceUnprepared(
                 f"{address.shown}: {finding.what}: {finding.evidence}", finding.mend
             )
-    _run(connection, address, steps)
-    return prepared(connection, address)
 
 
 def _steps(connection: Connection, database: str, *, consent: bool) -> Iterator[Step]:
     name = slot_name(database)
-    has = _Found(connection, name)
+    has = Found(connection, name)
+    has.refuse_others()
     yield from _ours(has)
-    if consent:  # before there is a publication, or rows could not be updated for a moment
-        yield from _identities(connection)
-    if has.publication and has.stale:
+    stale = [name] if has.publication and has.stale else []
+    for publication in [*stale, *has.publications]:
         yield Step(
-            f"drop publication {name}", "it is not what it has to be, or changes were missed"
+            f"drop publication {publication}",
+            "it is not what it has to be, or changes were missed",
         )
     for function, same in has.functions:
         if not same:
             yield Step(function.create, "event triggers call it")
-    if not has.publication or has.stale:
-        yield Step(f"create publication {name} for all tables", "it says what is in the log")
     yield from _triggers(has)
+    anew = has.stale or not has.publication
+    if anew:
+        yield _WAIT
+    if consent:  # before there is a publication, or rows could not be updated for a moment
+        yield from _identities(connection)
+    if anew:
+        yield Step(f"create publication {name} for all tables", "it says what is in the log")
     yield from _slot(has, name, failover=connection.info.server_version >= 170000)
 
 
-def _triggers(has: _Found) -> Iterator[Step]:
+def _triggers(has: Found) -> Iterator[Step]:
     for trigger in TRIGGERS:
         if trigger.name not in has.triggers:
             yield Step(f"drop event trigger if exists {trigger.name}", "one that is off is no use")
@@ -185,7 +203,9 @@ def _triggers(has: _Found) -> Iterator[Step]:
                 yield Step(statement, "changes of the schema are in no log otherwise")
 
 
-def _slot(has: _Found, name: str, *, failover: bool) -> Iterator[Step]:
+def _slot(has: Found, name: str, *, failover: bool) -> Iterator[Step]:
+    for other in has.slots:
+        yield Step(_drop_slot_sql(other), "it keeps a log under another name, which nobody follows")
     if has.slot and not has.lost:
         return
     if has.lost:
@@ -197,48 +217,20 @@ def _slot(has: _Found, name: str, *, failover: bool) -> Iterator[Step]:
     )
 
 
-def _ours(has: _Found) -> Iterator[Step]:
+def _ours(has: Found) -> Iterator[Step]:
     """The schema and, in it, what release has to put back."""
     if not has.schema:
         yield Step(f"create schema {SCHEMA}", "what is ours is kept apart")
         yield Step(f"comment on schema {SCHEMA} is '{COMMENT}'", "it can be told from a tenant's")
-    if has.schema and has.memory:
-        return
     why = "what a table's replica identity was before we changed it"
-    table = f'{SCHEMA}.identity (relation oid primary key, was "char" not null)'
-    yield Step(f"create table {table}", why)
-    yield Step(
-        f"grant usage on schema {SCHEMA} to public", "whoever changes a schema comes by here"
-    )
-    yield Step(f"grant insert, select on {SCHEMA}.identity to public", why)
-
-
-class _Found:
-    """What of ours a database has."""
-
-    def __init__(self, connection: Connection, name: str) -> None:
-        row = connection.execute(_FOUND, {"schema": SCHEMA, "name": name}).fetchone()
-        assert row is not None
-        comment, self.memory, suitable, status = row
-        self.schema = comment is not None
-        if self.schema and comment != COMMENT:
-            raise SourceUnprepared(
-                f"the database has a schema {SCHEMA} that is not ours",
-                f"Rename it: alter schema {SCHEMA} rename to another_name.",
-            )
-        self.publication, self.suitable = suitable is not None, bool(suitable)
-        self.slot, self.lost = status is not None, status == "lost"
-        there: dict[str, str] = dict(connection.execute(_BODIES, (SCHEMA,)).fetchall())
-        self.functions = [
-            (function, there.get(function.name) == function.body) for function in functions(name)
-        ]
-        self.triggers = {row[0] for row in connection.execute(_TRIGGERS, (SCHEMA,))}
-
-    @property
-    def stale(self) -> bool:
-        """Whether the publication has to be another, as changes of the schema may be missing."""
-        whole = all(same for _, same in self.functions) and len(self.triggers) == len(TRIGGERS)
-        return not (whole and self.suitable)
+    if not has.memory:
+        table = f'{SCHEMA}.identity (relation oid primary key, was "char" not null)'
+        yield Step(f"create table {table}", why)
+    if not has.open:
+        yield Step(
+            f"grant usage on schema {SCHEMA} to public", "whoever changes a schema comes by here"
+        )
+        yield Step(f"grant insert, select on {SCHEMA}.identity to public", why)
 
 
 def _identities(connection: Connection) -> Iterator[Step]:
@@ -257,28 +249,35 @@ def _identities(connection: Connection) -> Iterator[Step]:
 
 
 def _run(connection: Connection, address: Address, steps: list[Step]) -> None:
+    """All in one transaction, but what waits for the transactions of others."""
     connection.execute(_PATIENCE)
-    slots = [step for step in steps if "replication_slot(" in step.sql]
+    patient = [step for step in steps if step == _WAIT or "replication_slot(" in step.sql]
     try:
         with connection.transaction():
             for step in steps:
-                if step not in slots:
+                if step not in patient:
                     connection.execute(step.sql)
     except pg.LockNotAvailable as error:
         raise _locked(address) from error
-    for step in slots:
-        _make_slot(connection, address, step.sql)
+    except pg.InsufficientPrivilege as error:
+        raise SourceDenied(
+            f"{address.shown}: {error.diag.message_primary}",
+            "Run it with a superuser in the source's address, or let one run what 'kryonix source"
+            " prepare ID NAME --dry-run' prints.",
+        ) from error
+    for step in patient:
+        _wait_for(connection, address, step)
 
 
-def _make_slot(connection: Connection, address: Address, statement: str) -> None:
+def _wait_for(connection: Connection, address: Address, step: Step) -> None:
     """It waits for every transaction that is open now, in any database, but not for ever."""
-    connection.execute(f"set statement_timeout = {round(_SLOT_SECONDS * 1000)}")
+    seconds = _OPEN_SECONDS
+    connection.execute(f"set statement_timeout = {round(seconds * 1000)}; set lock_timeout = 0")
     try:
-        connection.execute(statement)
+        connection.execute(step.sql)
     except pg.QueryCanceled as error:
         raise SourceUnavailable(
-            f"{address.shown}: open transactions kept the slot from being made for"
-            f" {_SLOT_SECONDS:.0f} seconds",
+            f"{address.shown}: transactions were open for more than {seconds:.0f} seconds",
             f"End the oldest and run it again: {_oldest(connection)}.",
         ) from error
     except (pg.ConfigurationLimitExceeded, pg.ObjectNotInPrerequisiteState) as error:
@@ -292,14 +291,13 @@ def _oldest(connection: Connection) -> str:
     return row[0] if row else "see pg_stat_activity and pg_prepared_xacts"
 
 
-def _drop_slot(connection: Connection, name: str) -> bool:
+def _drop_slot(connection: Connection, name: str) -> None:
     row = connection.execute(
-        "select 1 from pg_replication_slots where slot_name = %s", (name,)
+        "select from pg_replication_slots where slot_name = %s and database = current_database()",
+        (name,),
     ).fetchone()
-    if row is None:
-        return False
-    connection.execute(_drop_slot_sql(name))
-    return True
+    if row is not None:
+        connection.execute(_drop_slot_sql(name))
 
 
 def _drop_slot_sql(name: str) -> str:
@@ -307,22 +305,25 @@ def _drop_slot_sql(name: str) -> str:
 
 
 def _undoing(connection: Connection, name: str) -> Iterator[tuple[str, str]]:
-    """Statements, and what each removes; triggers first, so that the rest is not recorded."""
+    """
+    Statements, and what each removes.
+
+    Triggers first, so that the rest is not recorded; slots last, as they do not come back.
+    """
+    has = Found(connection, name)
     for trigger in connection.execute(_ANY_TRIGGER, ([each.name for each in TRIGGERS],)):
         yield f"drop event trigger {trigger[0]}", f"event trigger {trigger[0]}"
-    row = connection.execute(_FOUND, {"schema": SCHEMA, "name": name}).fetchone()
-    assert row is not None
-    comment, memory, publication, _ = row
-    if publication is not None:
-        yield f"drop publication {name}", f"publication {name}"
-    if comment != COMMENT:
-        return
-    if memory:
+    for publication in [*([name] if has.publication else []), *has.publications]:
+        yield f"drop publication {publication}", f"publication {publication}"
+    if has.memory and has.schema:
         yield from _identities_back(connection)
         yield f"drop table {SCHEMA}.identity", f"table {SCHEMA}.identity"
-    for function in reversed(functions(name)):
-        yield f"drop function if exists {function.signature}", f"function {function.signature}"
-    yield f"drop schema {SCHEMA}", f"schema {SCHEMA}"
+    if has.schema:
+        for function in reversed(functions(name)):
+            yield f"drop function if exists {function.signature}", f"function {function.signature}"
+        yield f"drop schema {SCHEMA}", f"schema {SCHEMA}"
+    for slot in [*([name] if has.slot else []), *has.slots]:
+        yield _drop_slot_sql(slot), f"slot {slot}"
 
 
 def _identities_back(connection: Connection) -> Iterator[tuple[str, str]]:
@@ -335,31 +336,21 @@ def _identities_back(connection: Connection) -> Iterator[tuple[str, str]]:
 def _locked(address: Address) -> SourceUnavailable:
     return SourceUnavailable(
         f"{address.shown}: a table was in use for more than {_LOCK_SECONDS} seconds",
-        "Nothing was changed. Run it again when no long transaction is open.",
+        "Run it again when no long transaction is open; it goes on where it stopped.",
     )
 
 
+# A table that was made before there were triggers, in a transaction that is still open, is seen by
+# nobody; once there is a publication it could not be updated. So that is waited for.
+_WAIT = Step(
+    "do $$ declare now xid8 := pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()); begin"
+    " while pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) < now"
+    " loop perform pg_catalog.pg_sleep(0.05); end loop; end $$",
+    "transactions that are open now may have made tables",
+)
+
 _READ_ALL = sql.SQL("grant pg_read_all_data to {}")
 
-_FOUND = """
-select (select coalesce(obj_description(oid, 'pg_namespace'), '') from pg_namespace
-        where nspname = %(schema)s),
-       exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
-               where n.nspname = %(schema)s and c.relname = 'identity'),
-       (select puballtables and pubinsert and pubupdate and pubdelete and pubtruncate
-               and not pubviaroot from pg_publication where pubname = %(name)s),
-       (select coalesce(wal_status, 'lost') from pg_replication_slots
-        where slot_name = %(name)s)
-"""
-_BODIES = """
-select p.proname, p.prosrc from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-where n.nspname = %s
-"""
-_TRIGGERS = """
-select e.evtname from pg_event_trigger e join pg_proc p on p.oid = e.evtfoid
-join pg_namespace n on n.oid = p.pronamespace
-where n.nspname = %s and e.evtname ~ '^kryonix_' and e.evtenabled = 'A'
-"""
 _ANY_TRIGGER = "select evtname from pg_event_trigger where evtname = any(%s)"
 _CHANGED = """
 select n.nspname, c.relname, i.was from kryonix.identity i
@@ -367,11 +358,13 @@ join pg_class c on c.oid = i.relation join pg_namespace n on n.oid = c.relnamesp
 where c.relreplident = 'f' order by 1, 2
 """
 _OLDEST = """
-select format('process %s in database %s, open for %s seconds', pid, datname,
-              extract(epoch from clock_timestamp() - xact_start)::int8)
-from pg_stat_activity
-where xact_start is not null and backend_xid is not null and pid <> pg_backend_pid()
-order by xact_start limit 1
+select format('%s in database %s, open for %s seconds', what, name,
+              extract(epoch from clock_timestamp() - since)::int8)
+from (select format('process %s', pid) as what, datname as name, xact_start as since
+      from pg_stat_activity where backend_xid is not null and pid <> pg_backend_pid()
+      union all select format('prepared transaction %L', gid), database, prepared
+      from pg_prepared_xacts) open
+where since is not null order by since limit 1
 """
 _BEAT = """
 select case when not exists (

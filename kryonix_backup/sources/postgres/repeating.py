@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
-from psycopg import sql
+from psycopg import errors as pg
+from psycopg import pq, sql
 
-from kryonix_backup.errors import RestoreError
+from kryonix_backup.errors import KryonixError, RestoreError, TargetFull, TransientError
 from kryonix_backup.sources.postgres.address import Address
 from kryonix_backup.sources.postgres.message import Ddl
-from kryonix_backup.sources.postgres.session import SETTINGS, Connection
+from kryonix_backup.sources.postgres.session import Connection, told
 
-_WITH_DATA = re.compile(r"\bwith\s+(no\s+)?data\s*;?\s*$", re.IGNORECASE)
-_COLUMNS = """
-select n.nspname, c.relname, a.attname from pg_attribute a
-join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
+_REFRESH = "REFRESH MATERIALIZED VIEW"
+# Not DISCARD ALL, which the driver's prepared statements would not survive.
+_AS_BEFORE = "set session authorization default; reset role; reset all; discard temp"
+_UNFILLED = " WITH NO DATA"
+_NO_DATA = "\nwith no data"  # on a line of its own: the text may end in a comment
+_SHOWN = 200  # characters of a statement in a message
+_ENDS = "; \t\r\n\f\v"
+_WITH_DATA = re.compile(r"\bwith\s+(?:no\s+)?data\b", re.IGNORECASE)
+_EARLIER = "Restore to a moment before it, or to one after the next full backup."
+_ROLE = "select 1 from pg_catalog.pg_roles where rolname = %s"
+_FILLED = "select relispopulated from pg_catalog.pg_class where oid = pg_catalog.to_regclass(%s)"
+# By their numbers, not their names: a table or a column may be given another name.
+_WIDTHS = "select oid, relnatts from pg_catalog.pg_class where relkind in ('r', 'p')"
+_PLACES = """
+select n.nspname, c.relname, a.attname, c.oid, a.attnum
+from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where (n.nspname, c.relname) in (select * from unnest(%s::text[], %s::text[]))
   and a.attnum > 0 and not a.attisdropped
 """
@@ -25,51 +41,142 @@ def repeat(connection: Connection, address: Address, ddl: Ddl) -> None:
     """
     Make one change of the schema again; raises RestoreError where it is refused.
 
-    Rows do not come with it: those of a table that was made out of a query are in the log, and
-    views are filled when everything is there.
+    Rows do not come with it: those of a table that was made out of a query are in the log. A view
+    that is not filled yet stays so until everything is there. The connection commits each
+    statement, and has its own settings again afterwards.
     """
-    if ddl.tag == "REFRESH MATERIALIZED VIEW":
-        return
-    before = _columns(connection, ddl)
+    with _explained(address, ddl):
+        if _waits(connection, ddl):
+            return
+        if not connection.execute(_ROLE, (ddl.role,)).fetchone():
+            raise _unrepeatable(
+                address, ddl, f"role {ddl.role} does not exist", "Make the role, and restore again."
+            )
+        before = _widths(connection, ddl)
+        with _as_then(connection, ddl):
+            _run(connection, address, ddl)
+        _give_first_values(connection, ddl, before)
+
+
+@contextmanager
+def _explained(address: Address, ddl: Ddl) -> Iterator[None]:
     try:
-        connection.execute(sql.SQL("set role {}").format(sql.Identifier(ddl.role)))
+        yield
+    except psycopg.Error as error:
+        raise _refusal(error, address, ddl) from error
+    except UnicodeEncodeError as error:
+        raise _unrepeatable(address, ddl, "its text cannot be sent to a server") from error
+
+
+def _refusal(error: psycopg.Error, address: Address, ddl: Ddl) -> KryonixError:
+    ours = told(error, address)
+    if isinstance(ours, TransientError | TargetFull):
+        return ours  # it says nothing about the statement
+    return _unrepeatable(address, ddl, error.diag.message_primary or str(error))
+
+
+def _unrepeatable(address: Address, ddl: Ddl, reason: str, hint: str = _EARLIER) -> RestoreError:
+    return RestoreError(
+        f"{address.shown}: a change of the schema cannot be repeated: {_line(reason)}:"
+        f" {_line(ddl.query)}",
+        hint,
+    )
+
+
+def _line(text: str) -> str:
+    """The beginning of a text from elsewhere, fit for a terminal."""
+    start = " ".join(text.split())[:_SHOWN]
+    return "".join(sign if sign.isprintable() else "?" for sign in start)
+
+
+# ---------------------------------------------------------------------- the statement
+
+
+@contextmanager
+def _as_then(connection: Connection, ddl: Ddl) -> Iterator[None]:
+    """With the role and path of then; nothing that the statement sets or leaves outlasts it."""
+    try:
         connection.execute(
             "select pg_catalog.set_config('search_path', %s, false)", (ddl.search_path,)
         )
-        connection.execute(_statement(ddl).encode())
-    except psycopg.Error as error:
-        said = " ".join((error.diag.message_primary or str(error)).split())
-        raise RestoreError(
-            f"{address.shown}: a change of the schema cannot be repeated: {said}:"
-            f" {' '.join(ddl.query.split())[:200]}",
-            "Restore to a moment before it, or to one after the next full backup.",
-        ) from error
+        connection.execute(sql.SQL("set role {}").format(sql.Identifier(ddl.role)))
+        yield
     finally:
-        connection.execute("reset role")
-        connection.execute(
-            "select pg_catalog.set_config('search_path', %s, false)", (SETTINGS["search_path"],)
-        )
-    _give_first_values(connection, ddl, before)
+        status = connection.info.transaction_status
+        if status == pq.TransactionStatus.ACTIVE:
+            connection.close()  # it waits for the rows of a COPY, which nobody has
+        elif not connection.closed:
+            connection.rollback()
+            connection.execute(_AS_BEFORE)
 
 
-def _statement(ddl: Ddl) -> str:
-    if ddl.tag != "CREATE TABLE AS":
-        return ddl.query
-    query = ddl.query.rstrip().rstrip(";")
-    return query if _WITH_DATA.search(query) else f"{query}\nwith no data"
+def _run(connection: Connection, address: Address, ddl: Ddl) -> None:
+    text = ddl.query.encode()
+    if b"\0" in text:
+        raise _unrepeatable(address, ddl, "its text holds a zero byte")
+    if ddl.tag == "CREATE TABLE AS":
+        _run_without_rows(connection, text.decode())
+    else:
+        connection.execute(text)
+    if connection.info.transaction_status != pq.TransactionStatus.IDLE:
+        # What follows would be in that transaction too, and never be committed.
+        raise _unrepeatable(address, ddl, "it leaves a transaction open")
 
 
-def _columns(connection: Connection, ddl: Ddl) -> set[tuple[str, str, str]]:
-    if not ddl.missing:
-        return set()
-    schemas, tables = [row[0] for row in ddl.missing], [row[1] for row in ddl.missing]
-    return {(str(a), str(b), str(c)) for a, b, c in connection.execute(_COLUMNS, (schemas, tables))}
+def _run_without_rows(connection: Connection, query: str) -> None:
+    """The first way of saying it that is none of the server's syntax errors."""
+    first: pg.SyntaxError | None = None
+    for text in _without_rows(query):
+        try:
+            connection.execute(text.encode())
+        except pg.SyntaxError as error:
+            first = first or error
+        else:
+            return
+    assert first is not None
+    raise first
 
 
-def _give_first_values(connection: Connection, ddl: Ddl, before: set[tuple[str, str, str]]) -> None:
+def _without_rows(query: str) -> Iterator[str]:
+    """
+    Ways to say that no rows are to be made, which cannot be seen without parsing SQL.
+
+    Each ends in our own clause, and so makes none or is an error: what was typed may have the
+    clause, or the opposite one, or one in a comment or a string, and a comment after its end.
+    """
+    for text in (query, query.rpartition(";")[0]):
+        plain = text.rstrip(_ENDS)
+        yield plain + _NO_DATA
+        for found in reversed(list(_WITH_DATA.finditer(plain))):
+            yield (plain[: found.start()] + plain[found.end() :]).rstrip(_ENDS) + _NO_DATA
+
+
+def _waits(connection: Connection, ddl: Ddl) -> bool:
+    """Whether it fills a view that is filled when everything is there."""
+    if ddl.tag != _REFRESH:
+        return False
+    view = ddl.query.removeprefix(_REFRESH).removesuffix(_UNFILLED)
+    row = connection.execute(_FILLED, (view,)).fetchone()
+    return row is not None and not row[0]
+
+
+# ---------------------------------------------------------------------- rows that are there
+
+
+def _widths(connection: Connection, ddl: Ddl) -> dict[int, int]:
+    """How many columns each table has ever had; asked only where there is something to give."""
+    return dict(connection.execute(_WIDTHS).fetchall()) if ddl.missing else {}
+
+
+def _give_first_values(connection: Connection, ddl: Ddl, before: dict[int, int]) -> None:
     """Rows that were there got the default of then: a now() would be another one today."""
-    for schema, table, column, text in ddl.missing:
-        if (schema, table, column) in before:
+    if not ddl.missing:
+        return
+    values = {(schema, table, column): text for schema, table, column, text in ddl.missing}
+    tables = [row[0] for row in ddl.missing], [row[1] for row in ddl.missing]
+    for schema, table, column, oid, number in connection.execute(_PLACES, tables).fetchall():
+        text = values.get((schema, table, column))
+        if text is None or number <= before.get(oid, 0):
             continue
         name = sql.Identifier(column)
         connection.execute(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 
 from kryonix_backup.sources.postgres.address import Address, slot_name
 from kryonix_backup.sources.postgres.message import Beat, Ddl, parse
-from kryonix_backup.sources.postgres.preparing import prepare
+from kryonix_backup.sources.postgres.preparing import Prepared, Step, plan, prepare
 from kryonix_backup.testing.postgres import PostgresServer
 from tests.services.postgres import new_database
 
@@ -17,6 +18,63 @@ select lsn, data from pg_logical_slot_get_binary_changes(%s, null, null, 'proto_
     'publication_names', %s, 'messages', 'true')
 where get_byte(data, 0) = ascii('M')
 """
+
+
+_OURS = """
+select 'publication ' || pubname from pg_publication
+union all select 'slot ' || slot_name from pg_replication_slots where database = current_database()
+union all select 'event trigger ' || evtname from pg_event_trigger
+union all select 'schema ' || nspname from pg_namespace where nspname = 'kryonix'
+order by 1
+"""
+
+
+class Tenant:
+    """A database, as its owner and as we see it."""
+
+    def __init__(self, server: PostgresServer, database: str) -> None:
+        self.server = server
+        self.database = database
+        self.url = server.url(quote(database, safe=""))
+        self.address = Address.parse(self.url)
+        self.slot = slot_name(database)
+
+    def connect(self) -> psycopg.Connection[tuple[object, ...]]:
+        """A connection of the superuser."""
+        return psycopg.connect(self.url, autocommit=True)
+
+    def run(self, *statements: str) -> list[tuple[object, ...]]:
+        """Run statements, each a transaction; the rows of the last one."""
+        with self.connect() as connection:
+            for statement in statements:
+                cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def ours(self) -> list[str]:
+        """What of ours is there."""
+        return [str(row[0]) for row in self.run(_OURS)]
+
+    def schema(self) -> str:
+        """The database as `pg_dump` tells it, ours and all."""
+        said = self.server.run("pg_dump", "--schema-only", self.database)
+        return "\n".join(
+            line for line in said.splitlines() if not line.startswith(("\\restrict", "\\unrest"))
+        )
+
+    def prepare(self, *, consent: bool = True) -> Prepared:
+        """Prepare it."""
+        return prepare(self.address, replica_identity_full=consent)
+
+    def plan(self, *, consent: bool = True) -> list[Step]:
+        """What is missing."""
+        return plan(self.address, replica_identity_full=consent)
+
+    def drop_slots(self) -> None:
+        """A server has few of them."""
+        self.run(
+            "select pg_drop_replication_slot(slot_name) from pg_replication_slots"
+            " where database = current_database() and not active"
+        )
 
 
 class PreparedDatabase:
@@ -44,7 +102,12 @@ class PreparedDatabase:
         return self
 
     def __exit__(self, *ended: object) -> None:
+        """A server has few slots, and keeps its log for each of them."""
         self.connection.close()
+        self.admin(
+            "select pg_drop_replication_slot(slot_name) from pg_replication_slots"
+            " where database = current_database()"
+        )
 
     def _hear(self, said: psycopg.errors.Diagnostic) -> None:
         if said.severity == "WARNING":

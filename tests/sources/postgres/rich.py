@@ -141,8 +141,8 @@ def digest(server: PostgresServer, database: str) -> dict[str, tuple[int, str]]:
 
 
 def schema(server: PostgresServer, database: str) -> str:
-    """The schema as `pg_dump` tells it, without the words that differ from run to run."""
-    said = server.run("pg_dump", "--schema-only", database)
+    """The schema as `pg_dump` tells it, without ours, and the words that differ from run to run."""
+    said = server.run("pg_dump", "--schema-only", "--exclude-schema=kryonix", database)
     return "\n".join(
         line for line in said.splitlines() if not line.startswith(("\\restrict", "\\unrestrict"))
     )

@@ -86,6 +86,16 @@ def test_what_is_temporary_or_not_done_is_not_written(
     assert prepared.run(*statement.split("; ")) == []
 
 
+def test_a_table_that_explain_makes_is_told_by_nobody(prepared: PreparedDatabase) -> None:
+    """PostgreSQL fires no event trigger there: a log of its rows names a table that is not made."""
+    told = prepared.run(
+        "explain (analyze) create table made as select 1 as a", "alter table made add b int"
+    )
+
+    assert [message.query for message in told] == ["alter table made add b int"]
+    assert prepared.run("update made set a = 2") == []
+
+
 def _sent(statement: str) -> list[str]:
     """A prepared statement comes first, and alone."""
     return statement.split("; ") if statement.startswith("prepare") else [statement]
@@ -99,7 +109,7 @@ def _sent(statement: str) -> list[str]:
         ("call make_it()", "inside a function"),
         ("create table made as select make('create view seen as select 1')", "inside a function"),
         ("create table made (a int); create table other (a int)", "with other statements"),
-        ("create table made (a int); /* x */ insert into there values (1)", "with other statements"),
+        ("create table made (a int); /* x */ delete from there", "with other statements"),
         ("insert into there values (2); create table made (a int)", "inside a function"),
         (r"create table made (a text default E'\''); select 1", "with other statements"),
         ("alter table there alter a type bigint", "rewrote the rows of public.there"),
@@ -109,7 +119,6 @@ def _sent(statement: str) -> list[str]:
         ("alter publication @ours@ set (publish = 'insert')", "our publication"),
         ("alter publication @ours@ rename to other", "our publication"),
         ("drop publication @ours@", "our publication"),
-        ("explain (analyze) create table made as select 1 as a", "inside a function"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_repeated_says_why(
@@ -135,7 +144,7 @@ def test_what_cannot_be_repeated_says_why(
         "create table a (a text default 'x; y');",
         'create table a ("a; b" int) ; -- the end; really\n',
         "-- it's\ncreate table a (a int /* ; */) ; /* ; */",
-        "create function f() returns int language plpgsql as $x$ begin return $$1;$$::int; end; $x$",
+        "create function f() returns int language plpgsql as $x$ begin return $$1;$$; end; $x$",
         "create or replace function f(a int) returns int language sql as $$ select $1; $$;",
         "create unlogged table a (a int);",
         "/* first */ create or replace temporary view v as select ';' as a",
@@ -234,8 +243,8 @@ def test_an_extension_is_written_as_itself(prepared: PreparedDatabase) -> None:
         "drop function kryonix.kryonix_opaque(text, text, text)",
         "drop function kryonix.kryonix_record(text, text, text)",
         "drop function kryonix.kryonix_identify(text)",
-        "create or replace function kryonix.kryonix_own(stack text) returns boolean language"
-        " plpgsql as $$ begin raise exception 'no'; end $$",
+        """create or replace function kryonix.kryonix_own(stack text) returns boolean
+        language plpgsql as $$ begin raise exception 'no'; end $$""",
         "revoke usage on schema kryonix from public",
         "alter table kryonix.identity rename to another",
     ],

@@ -1,0 +1,263 @@
+"""A database comes back as it was at any moment that its log has seen."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from kryonix_backup.errors import TimeUnreachable
+from kryonix_backup.sdk.client import Client
+from kryonix_backup.testing.postgres import PostgresServer
+from tests.services.postgres import new_database
+from tests.sources.postgres import rich
+from tests.sources.postgres.engine import restored, tenant_of
+
+pytestmark = pytest.mark.service
+
+
+class Story:
+    """A database with a full backup and a log, and what was in it at some moments."""
+
+    def __init__(self, server: PostgresServer, work: Path) -> None:
+        self.server = server
+        self.database = new_database(server)
+        self.client: Client = tenant_of(server.url(self.database), work, self.database)
+        self.moments: list[tuple[datetime, dict[str, tuple[int, str]], str]] = []
+
+    def begin(self) -> None:
+        """Keep the log from here on, and take the full backup."""
+        self.client.prepare_source("db", consent=True)
+        self.client.back_up_logs()
+        self.client.backup()
+        self.client.back_up_logs()
+
+    def run(self, *statements: str) -> None:
+        """Run statements, each a transaction."""
+        with self.server.connect(self.database) as connection:
+            for statement in statements:
+                connection.execute(statement.encode())
+
+    def remember(self) -> datetime:
+        """What is in the database at this moment."""
+        with self.server.connect(self.database) as connection:
+            row = connection.execute("select clock_timestamp()").fetchone()
+        assert row is not None
+        moment = row[0]
+        assert isinstance(moment, datetime)
+        digest = rich.digest(self.server, self.database)
+        self.moments.append((moment, digest, rich.schema(self.server, self.database)))
+        return moment
+
+    def tell(self, *parts: tuple[str, ...]) -> None:
+        """Run each part, and remember what was there after it; then keep the log."""
+        for part in parts:
+            self.run(*part)
+            self.remember()
+        self.run("select 1")
+        self.client.back_up_logs()
+
+    def restored_at(self, moment: datetime, name: str = "") -> str:
+        """The name of a database that was restored to that moment."""
+        target = name or f"{self.database}_then"
+        restored(self.client, self.server.url(target), at=moment, overwrite=True)
+        return target
+
+    def prove(self) -> None:
+        """Every remembered moment can be had again, rows and schema alike."""
+        for moment, digest, schema in self.moments:
+            target = self.restored_at(moment)
+            found = rich.digest(self.server, target)
+            differing = {
+                name: (digest.get(name), found.get(name))
+                for name in digest.keys() | found.keys()
+                if digest.get(name) != found.get(name)
+            }
+            assert not differing, moment
+            assert without_ours(rich.schema(self.server, target)) == without_ours(schema)
+
+
+def without_ours(schema: str) -> list[str]:
+    """The statements of a dump, but for those about what `prepare` made."""
+    lines = [line for line in schema.splitlines() if line and not line.startswith(("--", "SET "))]
+    statements = "\n".join(lines).split(";\n")
+    return [each.rstrip(";\n") for each in statements if "kryonix" not in each]
+
+
+@pytest.fixture
+def story(postgres: PostgresServer, tmp_path: Path) -> Story:
+    """A database that nothing was done with."""
+    return Story(postgres, tmp_path)
+
+
+KEYED = "create table keyed (id int primary key, a text, b text)"
+LOOSE = "create table loose (a int, b text)"
+
+
+def test_rows_of_every_kind_come_back_as_they_were_at_each_moment(story: Story) -> None:
+    story.run(
+        KEYED, LOOSE,
+        "alter table keyed alter b set storage external",
+        "insert into keyed select g, 'a' || g, repeat(md5(g::text), 200) from generate_series(1, 50) g",
+        "insert into loose select g % 5, 'b' from generate_series(1, 50) g",
+    )  # fmt: skip
+    story.begin()
+    story.tell(
+        ("insert into keyed values (100, null, E'\\t\\\\N\\n')", "insert into loose values (null, null)"),
+        ("update keyed set a = 'new' where id < 10", "update loose set b = 'c' where a = 1"),
+        ("update keyed set id = id + 1000 where id between 10 and 20",),
+        ("update keyed set id = -id; update keyed set id = -id where id = -5",),
+        ("delete from keyed where id = -7", "insert into keyed values (-7, 'again', 'x')"),
+        ("delete from loose where ctid in (select ctid from loose where a = 2 limit 3)",),
+        ("begin; savepoint s; delete from keyed; rollback to s; delete from loose; commit",),
+        ("truncate keyed; insert into keyed values (1, 'after', 'truncate')",),
+        ("insert into loose select 1, 'b' from generate_series(1, 3)", "truncate loose, keyed"),
+    )  # fmt: skip
+    story.prove()
+
+
+def test_everything_that_a_database_may_hold_comes_back(story: Story) -> None:
+    rich.fill(story.server, story.database, rows=60)
+    story.begin()
+    story.tell(
+        ("update crm.customer set name = name || '!', seen = now() where id % 3 = 0",),
+        ('delete from crm.customer where id < 10', 'update crm."Order %.item" set "Note" = null'),
+        ("insert into crm.event values ('2027-01-01', 'new'), ('2020-01-01', 'old')",
+         "update crm.event set at = '2019-01-01' where what = 'new'"),
+        ("insert into crm.nothing default values", "insert into crm.child values (3, 'x')"),
+    )  # fmt: skip
+    story.prove()
+
+
+def test_changes_of_the_schema_are_made_again(story: Story) -> None:
+    story.run(KEYED, "insert into keyed select g, 'a', 'b' from generate_series(1, 9) g")
+    story.begin()
+    story.tell(
+        ("alter table keyed add column c int not null default 7", "update keyed set c = id where id > 5"),
+        ("create table added (x int primary key, y timestamptz default now())",
+         "insert into added select generate_series(1, 5)"),
+        ("alter table keyed rename a to renamed", "update keyed set renamed = 'r' where id = 1"),
+        ("alter table keyed drop column b", "insert into keyed values (77, 'q', 3)"),
+        ("create index on keyed (renamed)", "create view seen as select * from keyed"),
+        ("create table copied as select id, c from keyed", "insert into copied values (1, 2)"),
+        ("drop table added",),
+        (
+            "begin",
+            "create table mixed (m int)",
+            "insert into mixed values (1)",
+            "alter table mixed add n text default 'z'",
+            "insert into mixed values (2, 'y')",
+            "commit",
+        ),
+        (
+            "create schema apart",
+            "set search_path = apart",
+            "create table inner_one (i serial primary key)",
+            "insert into apart.inner_one default values",
+        ),
+    )  # fmt: skip
+    story.prove()
+
+
+def test_sequences_are_never_behind_their_columns(story: Story) -> None:
+    story.run("create table counted (id serial primary key, a text)", "create sequence free")
+    story.begin()
+    story.run(
+        "insert into counted (a) select 'x' from generate_series(1, 40)", "select nextval('free')"
+    )
+    moment = story.remember()
+    story.client.back_up_logs()
+
+    target = story.restored_at(moment)
+
+    with story.server.connect(target) as connection:
+        connection.execute("insert into counted (a) values ('next')")
+        rows = connection.execute("select max(id), nextval('free') >= 2 from counted").fetchone()
+    assert rows == (41, True)
+
+
+def test_the_commit_at_the_very_instant_is_in_and_the_next_is_not(story: Story) -> None:
+    story.run("create table ticks (n int primary key)")
+    story.begin()
+    for n in range(3):
+        story.run(f"insert into ticks values ({n})")
+    with story.server.connect(story.database) as connection:
+        times = connection.execute(
+            "select n, pg_xact_commit_timestamp(xmin) from ticks order by n"
+        ).fetchall()
+    story.client.back_up_logs()
+    second = times[1][1]
+    assert isinstance(second, datetime)
+
+    for moment, expected in (
+        (second, [0, 1]),
+        (second - timedelta(microseconds=1), [0]),
+        (times[0][1], [0]),
+        (times[2][1], [0, 1, 2]),
+    ):
+        assert isinstance(moment, datetime)
+        target = story.restored_at(moment)
+        with story.server.connect(target) as connection:
+            found = connection.execute("select n from ticks order by n").fetchall()
+        assert [n for (n,) in found] == expected
+
+
+def test_a_moment_that_the_log_has_not_reached_is_refused(story: Story) -> None:
+    story.run(KEYED)
+    story.begin()
+    story.run("insert into keyed values (1)")
+    moment = story.remember()
+
+    with pytest.raises(TimeUnreachable):
+        story.restored_at(moment)
+    story.client.back_up_logs()
+    story.restored_at(moment)
+
+
+def test_a_restore_leaves_nothing_of_the_log_in_the_new_database(story: Story) -> None:
+    story.run(KEYED)
+    story.begin()
+    story.tell(("insert into keyed values (1)",))
+    target = story.restored_at(story.moments[0][0])
+
+    with story.server.connect(target) as connection:
+        left = connection.execute(
+            "select nspname from pg_namespace where nspname like '%kryonix%'"
+            " union all select pubname from pg_publication"
+            " union all select evtname from pg_event_trigger"
+        ).fetchall()
+    assert left == []
+
+
+def test_a_large_transaction_and_many_parts_of_a_fold(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kryonix_backup.sources.postgres.replay._MOST_KEYS", 1000)
+    story.run(KEYED, LOOSE)
+    story.begin()
+    story.tell(
+        ("insert into keyed select g, 'a', 'b' from generate_series(1, 30000) g",),
+        ("update keyed set a = 'c' where id % 2 = 0; delete from keyed where id % 3 = 0;"
+         " insert into loose select id, a from keyed",),
+        ("update loose set b = 'd' where a % 5 = 0", "delete from loose where a % 7 = 0"),
+    )  # fmt: skip
+    story.prove()
+
+
+def _prepared_transactions(server: PostgresServer) -> bool:
+    with server.connect() as connection:
+        row = connection.execute(
+            "select current_setting('max_prepared_transactions')::int"
+        ).fetchone()
+    return bool(row and row[0])
+
+
+def test_a_transaction_in_two_phases_is_in_when_it_is_committed(story: Story) -> None:
+    assert _prepared_transactions(story.server)
+    story.run(KEYED)
+    story.begin()
+    name = story.database
+    story.run(f"begin; insert into keyed values (1, 'two', 'phases'); prepare transaction '{name}'")
+    story.tell(("insert into keyed values (2)",), (f"commit prepared '{name}'",))
+    story.prove()
