@@ -259,15 +259,16 @@ def last_header(book: LogBook) -> tuple[LogHeader, LogHeader] | None:
 
 def fetched_ahead(numbers: Iterable[int], fetch: Callable[[int], Fetched]) -> Iterator[Fetched]:
     """What ``fetch`` gives for each number, in order, a few of them at once."""
-    with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="log") as pool:
-        ahead: deque[Future[Fetched]] = deque()
-        try:
-            for number in numbers:
-                ahead.append(pool.submit(fetch, number))
-                if len(ahead) > _FETCHERS:
-                    yield ahead.popleft().result()
-            while ahead:
+    pool = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="log")
+    ahead: deque[Future[Fetched]] = deque()
+    try:
+        for number in numbers:
+            ahead.append(pool.submit(fetch, number))
+            if len(ahead) > _FETCHERS:
                 yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        # Not waited for: one that is given up half-way ends wherever the collector finds it, which
+        # may be inside the locks that a thread needs to end.
+        pool.shutdown(wait=False, cancel_futures=True)

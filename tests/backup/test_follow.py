@@ -20,7 +20,7 @@ from kryonix_backup.backup.follow import (
 )
 from kryonix_backup.errors import AlreadyRunning, LogBroken, SourceError
 from kryonix_backup.model import ChainId, LogHeader, SourceName
-from kryonix_backup.repository.log import LogBook, last_header
+from kryonix_backup.repository.log import LogBook
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.sources.postgres.address import Address, slot_name
 from kryonix_backup.sources.postgres.preparing import prepare, renew_slot

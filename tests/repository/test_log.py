@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from datetime import timedelta
 
 import pytest
@@ -173,3 +174,18 @@ def test_a_chain_counts_up_to_the_first_missing_number() -> None:
 def test_what_is_fetched_ahead_comes_in_order() -> None:
     assert list(fetched_ahead(range(20), lambda number: number * 2)) == list(range(0, 40, 2))
     assert list(fetched_ahead([], str)) == []
+
+
+def test_what_is_given_up_half_way_waits_for_no_thread() -> None:
+    held = threading.Event()
+
+    def fetch(number: int) -> int:
+        if number:
+            held.wait(60)
+        return number
+
+    iterator = fetched_ahead(range(9), fetch)
+    assert next(iterator) == 0
+    iterator.close()
+    assert not held.is_set()
+    held.set()

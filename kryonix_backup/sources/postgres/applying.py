@@ -157,10 +157,13 @@ class _WholeRows:
         columns = self._net.relation.columns
         places = [f"c{place}" for place in range(len(columns))]
         run(
-            sql.SQL("create temp table {} ({}, n int)").format(
+            sql.SQL("create temp table {} ({})").format(
                 _DOOMED,
                 sql.SQL(", ").join(
-                    sql.SQL("{} text").format(sql.Identifier(name)) for name in places
+                    [
+                        *(sql.SQL("{} text").format(sql.Identifier(name)) for name in places),
+                        sql.SQL("n int"),
+                    ]
                 ),
             )
         )
@@ -227,7 +230,9 @@ def _copy(
     columns: sql.Composed,
     rows: Iterable[Sequence[object]],
 ) -> None:
-    statement = sql.SQL("copy {} ({}) from stdin").format(table, columns)
+    # A table without columns has rows, but no list of columns.
+    listed = sql.SQL("({})").format(columns) if columns.as_string() else sql.SQL("")
+    statement = sql.SQL("copy {} {} from stdin").format(table, listed)
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         batch: list[bytes] = []
         for row in rows:

@@ -12,7 +12,9 @@ from struct import Struct
 
 from kryonix_backup.errors import Damaged, SourceError
 from kryonix_backup.model import LogHeader
-from kryonix_backup.sources.postgres.message import PREFIX, Beat, parse
+from kryonix_backup.sources.postgres import pgoutput
+from kryonix_backup.sources.postgres.address import SCHEMA
+from kryonix_backup.sources.postgres.message import PREFIX, Beat, Ddl, parse, told
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _ROWS = frozenset(b"IUD")
@@ -26,6 +28,9 @@ _TRANSACTIONAL = 1
 _OID_BYTES = 4
 _LENGTH = _U32.pack
 _OURS = PREFIX.encode()
+_INSERTED = ord("I")
+_TOLD = f"{SCHEMA}\0told\0".encode()
+_OURS_ALL = f"{SCHEMA}\0".encode()
 # After a transaction, this many times of what is held at most is enough for one segment.
 _TIMES = 4
 
@@ -56,6 +61,7 @@ class Cutter:
         self._skipping = False
         self._relations: dict[bytes, tuple[bytes, list[bytes]]] = {}
         self._types: dict[bytes, bytes] = {}
+        self._of_ours: dict[bytes, bool] = {}  # whether changes of the schema are told in it
         self._beat, self._wrong = 0, ""  # of the transaction under way
         self._begin_segment()
 
@@ -96,7 +102,10 @@ class Cutter:
             relation = message[1:5]
             if relation not in self._told:
                 self._tell(relation)
-            self._changes += 1
+            if relation in self._of_ours:
+                self._note_row(kind, message)
+            else:
+                self._changes += 1
         elif not self._is_kept(kind, message):
             return False
         frames = self._frames
@@ -146,9 +155,7 @@ class Cutter:
             case "C":
                 return self._commit(message)
             case "R":
-                self._relations[message[1:5]] = (message, _types_of(message))
-                self._told.discard(message[1:5])
-                return False  # it is written before the first row that needs it
+                return self._relation(message)
             case "Y":
                 self._types[message[:5]] = message
                 self._told.discard(message[:5])
@@ -189,6 +196,13 @@ class Cutter:
             self._broken = self._wrong, time
         return True
 
+    def _relation(self, message: bytes) -> bool:
+        self._relations[message[1:5]] = (message, _types_of(message))
+        if message.startswith(_OURS_ALL, 5):
+            self._of_ours[message[1:5]] = message.startswith(_TOLD, 5)
+        self._told.discard(message[1:5])
+        return False  # it is written before the first row that needs it
+
     def _truncate(self, message: bytes) -> bool:
         if self._skipping:
             return False
@@ -221,8 +235,17 @@ class Cutter:
             if said.publication != self._publication:
                 self.replaced = True
                 self._wrong = self._wrong or "our publication was dropped or replaced"
-        elif said.opaque:
-            self._wrong = self._wrong or f"{said.tag}: {said.opaque}"
+        else:
+            self._note_ddl(said, said.opaque or "it was not written by our trigger")
+
+    def _note_row(self, kind: int, message: bytes) -> None:
+        if kind == _INSERTED and self._of_ours[message[1:5]]:
+            said = told(pgoutput.insert(message).new)
+            self._note_ddl(said, said.opaque)
+
+    def _note_ddl(self, said: Ddl, wrong: str) -> None:
+        if wrong:
+            self._wrong = self._wrong or f"{said.tag}: {wrong}"
 
     def _tell(self, relation: bytes) -> None:
         """Write what a table looks like, once in a segment and whenever it changes."""

@@ -1,14 +1,18 @@
 """
-What we write into a database's own log, by ``pg_logical_emit_message``; JSON under one prefix.
+What we write into a database's own log, as JSON.
 
-A *beat* carries the values of the sequences, which the log itself does not hold; a *ddl* a change
-of the schema as it was typed. Both are transactional: they stand where their transaction commits.
+A *beat* carries the values of the sequences, which the log itself does not hold, in a message of
+``pg_logical_emit_message``, which every role may write: a forged one gives a database other values
+of its own sequences, and no more. A *ddl* is a change of the schema as it was typed, in a row of
+``kryonix.told``, which only our trigger can write: it is repeated with the rights of whoever it
+names. Both stand where their transaction commits.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from collections.abc import Sequence as Sequence_
 from typing import Any, NamedTuple
 
 from kryonix_backup.errors import Damaged
@@ -50,6 +54,15 @@ class Ddl(NamedTuple):
     role: str
     missing: tuple[tuple[str, str, str, str], ...]
     opaque: str
+
+
+def told(row: Sequence_[object] | None) -> Ddl:
+    """A change of the schema, out of a row that our trigger wrote; raises Damaged."""
+    content = row[1] if row is not None and len(row) > 1 else None
+    said = parse(content) if isinstance(content, bytes) else None
+    if not isinstance(said, Ddl):
+        raise Damaged("a row of ours in the log has the wrong form")
+    return said
 
 
 def parse(content: bytes) -> Beat | Ddl:

@@ -10,6 +10,7 @@ from kryonix_backup.errors import SourceUnprepared
 from kryonix_backup.sources.postgres.address import SCHEMA, slot_name
 from kryonix_backup.sources.postgres.preparing_sql import (
     COMMENT,
+    TOLD,
     TRIGGERS,
     WITHOUT_IDENTITY,
     functions,
@@ -116,6 +117,8 @@ class Found:
         assert row is not None
         self._comment, memory, suitable, status, self._of, self.publications, self.slots = row
         self._name = name
+        row = connection.execute("select to_regclass(%s) is not null", (TOLD,)).fetchone()
+        self.told = row is not None and bool(row[0])
         self.schema = self._comment == COMMENT
         self.memory, self.open = memory is not None, bool(memory)
         self.publication, self.suitable = suitable is not None, bool(suitable)
@@ -130,7 +133,7 @@ class Found:
     def stale(self) -> bool:
         """Whether the publication has to be another, as changes of the schema may be missing."""
         whole = all(same for _, same in self.functions) and len(self.triggers) == len(TRIGGERS)
-        return not (whole and self.suitable)
+        return not (whole and self.told and self.suitable)
 
     @property
     def anything(self) -> bool:

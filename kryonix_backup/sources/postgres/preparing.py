@@ -18,7 +18,7 @@ from kryonix_backup.sources.postgres.address import SCHEMA, Address, slot_name
 from kryonix_backup.sources.postgres.exported import lsn_of
 from kryonix_backup.sources.postgres.message import PREFIX
 from kryonix_backup.sources.postgres.needs import Found, identities, log_needs, without_identity
-from kryonix_backup.sources.postgres.preparing_sql import COMMENT, TRIGGERS, functions
+from kryonix_backup.sources.postgres.preparing_sql import COMMENT, TOLD, TRIGGERS, functions
 from kryonix_backup.sources.postgres.session import Connection, connected
 
 _OPEN_SECONDS = 60.0  # for transactions that are open to end
@@ -226,6 +226,13 @@ def _ours(has: Found) -> Iterator[Step]:
     if not has.memory:
         table = f'{SCHEMA}.identity (relation oid primary key, was "char" not null)'
         yield Step(f"create table {table}", why)
+    if not has.told:
+        yield Step(
+            f"create table {TOLD} (id bigint generated always as identity primary key,"
+            " content text not null)",
+            "changes of the schema are written here, which only their writer may",
+        )
+        yield Step(f"grant select on {TOLD} to public", "whoever dumps the database reads it")
     if not has.open:
         yield Step(
             f"grant usage on schema {SCHEMA} to public", "whoever changes a schema comes by here"
@@ -318,6 +325,8 @@ def _undoing(connection: Connection, name: str) -> Iterator[tuple[str, str]]:
     if has.memory and has.schema:
         yield from _identities_back(connection)
         yield f"drop table {SCHEMA}.identity", f"table {SCHEMA}.identity"
+    if has.told and has.schema:
+        yield f"drop table {TOLD}", f"table {TOLD}"
     if has.schema:
         for function in reversed(functions(name)):
             yield f"drop function if exists {function.signature}", f"function {function.signature}"

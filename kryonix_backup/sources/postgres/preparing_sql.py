@@ -12,6 +12,11 @@ from typing import NamedTuple
 from kryonix_backup.sources.postgres.address import SCHEMA
 from kryonix_backup.sources.postgres.message import PREFIX
 
+# What a superuser repeats must come from nobody but our trigger: only its owner may write to this
+# table, where everybody may write a message into the log.
+TOLD = f"{SCHEMA}.told"
+_SAY = "kryonix_say"
+
 COMMENT = "made by kryonix source prepare; kryonix source release removes it"
 
 # A table of the publication whose UPDATE and DELETE the server would refuse. Partitioned tables
@@ -45,10 +50,12 @@ class Function(NamedTuple):
     @property
     def create(self) -> str:
         """The statement that makes it, or puts it right."""
-        return (
+        made = (
             f"create or replace function {self.signature} returns {self.returns}"
             f" language plpgsql {self.options} as $kryonix${self.body}$kryonix$"
         )
+        ours = f"; revoke all on function {self.signature} from public"
+        return made + ours if self.name == _SAY else made
 
 
 class Trigger(NamedTuple):
@@ -108,7 +115,16 @@ exception when others then
   raise warning 'kryonix: %', sqlerrm;
 end"""
 
-# The path is the tenant's here, because it belongs into the message: every name is qualified.
+_SAYING = """
+declare
+  number bigint;
+begin
+  insert into @schema@.told (content) values (content) returning id into number;
+  delete from @schema@.told where id = number;
+end"""
+
+# The path is the tenant's here, because it belongs into the message: every name is qualified, and
+# no operator is used. It runs with the rights of who prepared, and cannot be called but by DDL.
 _DDL_END = """
 declare
   stack pg_catalog.text;
@@ -173,6 +189,8 @@ declare
   rewritten text := coalesce(current_setting('kryonix.rewritten', true), '');
   commands record;
   missing json;
+  opaque text;
+  content text;
 begin
   if @schema@.kryonix_own(stack) then
     return;
@@ -210,14 +228,21 @@ begin
       else ' WITH NO DATA' end;
     stack := '';
   end if;
-  perform pg_logical_emit_message(true, '@prefix@', json_build_object(
-    'kind', 'ddl', 'tag', tag, 'query', coalesce(query, ''), 'search_path', path,
-    'role', current_user, 'missing', missing, 'opaque',
-    case when rewritten <> '' then 'it rewrote the rows of ' || rewritten
+  opaque := case when rewritten <> '' then 'it rewrote the rows of ' || rewritten
          when commands.publication or not exists (
            select from pg_publication where pubname = '@publication@')
            then 'our publication was altered or dropped'
-         else @schema@.kryonix_opaque(tag, query, stack) end)::text);
+         else @schema@.kryonix_opaque(tag, query, stack) end;
+  content := json_build_object(
+    'kind', 'ddl', 'tag', tag, 'query', coalesce(query, ''), 'search_path', path,
+    'role', case current_setting('role') when 'none' then session_user::text
+                                         else current_setting('role') end,
+    'missing', missing, 'opaque', opaque)::text;
+  if opaque = '' then
+    perform @schema@.kryonix_say(content);
+  else  -- a message needs no publication
+    perform pg_logical_emit_message(true, '@prefix@', content);
+  end if;
 end"""
 
 # Why a statement cannot be repeated from its text.
@@ -305,10 +330,11 @@ _FUNCTIONS = (
     Function("kryonix_several", "query text", "boolean", _PATH, _SEVERAL),
     Function("kryonix_opaque", "tag text, query text, stack text", "text", _PATH, _OPAQUE),
     Function("kryonix_identify", "stack text", "void", _PATH, _IDENTIFY),
+    Function(_SAY, "content text", "void", f"security definer {_PATH}", _SAYING),
     Function("kryonix_record", "tag text, path text, stack text", "void", _PINNED, _RECORD),
     Function("kryonix_rewritten", "", "event_trigger", _PATH, _REWRITTEN),
     Function("kryonix_dropped", "", "event_trigger", _PATH, _DROPPED),
-    Function("kryonix_ddl_end", "", "event_trigger", "", _DDL_END),
+    Function("kryonix_ddl_end", "", "event_trigger", "security definer", _DDL_END),
 )
 
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from kryonix_backup.errors import Damaged, RestoreError
 from kryonix_backup.sources.postgres import pgoutput
-from kryonix_backup.sources.postgres.address import Address
+from kryonix_backup.sources.postgres.address import SCHEMA, Address
 from kryonix_backup.sources.postgres.applying import apply_all
-from kryonix_backup.sources.postgres.message import PREFIX, Beat, Ddl, Sequence, parse
+from kryonix_backup.sources.postgres.message import PREFIX, Beat, Ddl, Sequence, parse, told
 from kryonix_backup.sources.postgres.net import TableNet
 from kryonix_backup.sources.postgres.pgoutput import Begin, Relation
 from kryonix_backup.sources.postgres.repeating import repeat
@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 
 _MOST_KEYS = 300_000  # folded in memory, about 150 MB; measured by benchmarks/postgres.py
 _TEXT = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+_IS_THERE = """
+select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where n.nspname = %s and c.relname = %s
+"""
 _SESSION = "-c session_replication_role=replica -c synchronous_commit=off -c work_mem=64MB"
 
 
@@ -73,6 +77,7 @@ class _Replay:
         self._most = most_keys
         self._relations: dict[int, Relation] = {}
         self._nets: dict[int, TableNet] = {}
+        self._ours: dict[int, bool] = {}  # whether changes of the schema are told in it
         self._begin: Begin | None = None
         self._wanted = False
         self._stopped = False
@@ -109,7 +114,7 @@ class _Replay:
                 row(message)
                 self._changes += 1
                 if self._changes % 4096 == 0 and self._held() >= self._most:
-                    self._flush()
+                    self._flush(early=True)
             return
         other = self._others.get(kind)
         if other is None:
@@ -129,27 +134,44 @@ class _Replay:
     def _insert(self, message: bytes) -> None:
         change = pgoutput.insert(message)
         assert change.new is not None
+        if change.oid in self._ours:
+            if self._ours[change.oid]:
+                self._repeat(told(change.new))
+            return
         self._net(change.oid).insert(change.new)
 
     def _update(self, message: bytes) -> None:
         change = pgoutput.update(message)
         assert change.new is not None
+        if change.oid in self._ours:
+            return
         self._net(change.oid).update(change.old, change.new)
 
     def _delete(self, message: bytes) -> None:
         change = pgoutput.delete(message)
         assert change.old is not None
+        if change.oid in self._ours:
+            return
         self._net(change.oid).delete(change.old)
 
     def _held(self) -> int:
         return sum(len(net) for net in self._nets.values())
 
-    def _flush(self) -> None:
-        """Apply what was folded; a transaction may come in several parts, which nobody sees."""
-        nets = [net for net in self._nets.values() if net.truncated or len(net)]
-        self._nets.clear()
+    def _flush(self, *, early: bool = False) -> None:
+        """
+        Apply what was folded; a transaction may come in several parts, which nobody sees.
+
+        The rows of CREATE TABLE AS stand before the statement itself: ``early`` keeps them.
+        """
+        nets = {oid: net for oid, net in self._nets.items() if net.truncated or len(net)}
+        kept = [oid for oid, net in nets.items() if early and not self._is_there(net.relation)]
+        self._nets = {oid: nets.pop(oid) for oid in kept}
         if nets:
-            apply_all(self._connection, nets)
+            apply_all(self._connection, list(nets.values()))
+
+    def _is_there(self, relation: Relation) -> bool:
+        row = self._connection.execute(_IS_THERE, (relation.schema, relation.name)).fetchone()
+        return row is not None
 
     # ------------------------------------------------------------------ everything else
 
@@ -178,13 +200,16 @@ class _Replay:
         if known is not None and known != relation and relation.oid in self._nets:
             self._flush()  # what came before was of the table as it was
         self._relations[relation.oid] = relation
+        if relation.schema == SCHEMA:
+            self._ours[relation.oid] = relation.name == "told"
 
     def _on_truncate(self, message: bytes) -> None:
         if not self._wanted:
             return
         self._changes += 1
         for oid in pgoutput.truncated(message):
-            self._net(oid).truncate()
+            if oid not in self._ours:
+                self._net(oid).truncate()
 
     def _on_message(self, message: bytes) -> None:
         prefix, content = pgoutput.logical(message)
@@ -195,7 +220,7 @@ class _Replay:
             if not self._beat_is_late():
                 self._beat = said
         elif self._wanted:
-            self._repeat(said)
+            raise self._unrepeatable(said.opaque or "it was not written by our trigger")
 
     def _beat_is_late(self) -> bool:
         """Whether the beat that is kept has seen all that is replayed, and nothing follows."""
@@ -203,12 +228,15 @@ class _Replay:
 
     def _repeat(self, ddl: Ddl) -> None:
         if ddl.opaque:
-            raise RestoreError(
-                f"{self._address.shown}: a change of the schema cannot be repeated: {ddl.opaque}",
-                "Restore to a moment before it, or to one after the next full backup.",
-            )
-        self._flush()
+            raise self._unrepeatable(ddl.opaque)
+        self._flush(early=True)
         if not self._ddl:
             self._before_ddl()
         self._ddl += 1
         repeat(self._connection, self._address, ddl)
+
+    def _unrepeatable(self, reason: str) -> RestoreError:
+        return RestoreError(
+            f"{self._address.shown}: a change of the schema cannot be repeated: {reason}",
+            "Restore to a moment before it, or to one after the next full backup.",
+        )

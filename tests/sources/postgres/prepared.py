@@ -7,8 +7,9 @@ from urllib.parse import quote
 
 import psycopg
 
+from kryonix_backup.sources.postgres import pgoutput
 from kryonix_backup.sources.postgres.address import Address, slot_name
-from kryonix_backup.sources.postgres.message import Beat, Ddl, parse
+from kryonix_backup.sources.postgres.message import Beat, Ddl, parse, told
 from kryonix_backup.sources.postgres.preparing import Prepared, Step, plan, prepare
 from kryonix_backup.testing.postgres import PostgresServer
 from tests.services.postgres import new_database
@@ -16,7 +17,6 @@ from tests.services.postgres import new_database
 _MESSAGES = """
 select lsn, data from pg_logical_slot_get_binary_changes(%s, null, null, 'proto_version', '1',
     'publication_names', %s, 'messages', 'true')
-where get_byte(data, 0) = ascii('M')
 """
 
 
@@ -134,11 +134,17 @@ class PreparedDatabase:
         """What was written into the log since it was asked for last."""
         with self.server.connect(self.database) as connection:
             rows = connection.execute(_MESSAGES, (self.slot, self.slot)).fetchall()
-        found = []
+        found: list[Beat | Ddl] = []
+        ours: set[bytes] = set()
         for _, data in rows:
             assert isinstance(data, bytes)
-            # byte, flags, LSN, prefix, length, content
-            prefix, _, rest = data[10:].partition(b"\0")
-            assert prefix == b"kryonix"
-            found.append(parse(rest[4:]))
+            if data.startswith(b"kryonix\0told\0", 5):
+                ours.add(data[1:5])
+            elif data[:1] == b"I" and data[1:5] in ours:
+                found.append(told(pgoutput.insert(data).new))
+            elif data[:1] == b"M":
+                # byte, flags, LSN, prefix, length, content
+                prefix, _, rest = data[10:].partition(b"\0")
+                assert prefix == b"kryonix"
+                found.append(parse(rest[4:]))
         return found

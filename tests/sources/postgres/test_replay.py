@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from kryonix_backup.errors import TimeUnreachable
@@ -82,7 +84,8 @@ def without_ours(schema: str) -> list[str]:
     """The statements of a dump, but for those about what `prepare` made."""
     lines = [line for line in schema.splitlines() if line and not line.startswith(("--", "SET "))]
     statements = "\n".join(lines).split(";\n")
-    return [each.rstrip(";\n") for each in statements if "kryonix" not in each]
+    ours = ("kryonix", "REPLICA IDENTITY FULL")
+    return [each.rstrip(";\n") for each in statements if not any(o in each for o in ours)]
 
 
 @pytest.fixture
@@ -99,12 +102,14 @@ def test_rows_of_every_kind_come_back_as_they_were_at_each_moment(story: Story) 
     story.run(
         KEYED, LOOSE,
         "alter table keyed alter b set storage external",
-        "insert into keyed select g, 'a' || g, repeat(md5(g::text), 200) from generate_series(1, 50) g",
+        "insert into keyed select g, 'a' || g, repeat(md5(g::text), 200)"
+        " from generate_series(1, 50) g",
         "insert into loose select g % 5, 'b' from generate_series(1, 50) g",
     )  # fmt: skip
     story.begin()
     story.tell(
-        ("insert into keyed values (100, null, E'\\t\\\\N\\n')", "insert into loose values (null, null)"),
+        ("insert into keyed values (100, null, E'\\t\\\\N\\n')",
+         "insert into loose values (null, null)"),
         ("update keyed set a = 'new' where id < 10", "update loose set b = 'c' where a = 1"),
         ("update keyed set id = id + 1000 where id between 10 and 20",),
         ("update keyed set id = -id; update keyed set id = -id where id = -5",),
@@ -119,6 +124,8 @@ def test_rows_of_every_kind_come_back_as_they_were_at_each_moment(story: Story) 
 
 def test_everything_that_a_database_may_hold_comes_back(story: Story) -> None:
     rich.fill(story.server, story.database, rows=60)
+    # They come back filled from what is in the tables then.
+    story.run("drop materialized view crm.count_again, crm.count")
     story.begin()
     story.tell(
         ("update crm.customer set name = name || '!', seen = now() where id % 3 = 0",),
@@ -134,7 +141,8 @@ def test_changes_of_the_schema_are_made_again(story: Story) -> None:
     story.run(KEYED, "insert into keyed select g, 'a', 'b' from generate_series(1, 9) g")
     story.begin()
     story.tell(
-        ("alter table keyed add column c int not null default 7", "update keyed set c = id where id > 5"),
+        ("alter table keyed add column c int not null default 7",
+         "update keyed set c = id where id > 5"),
         ("create table added (x int primary key, y timestamptz default now())",
          "insert into added select generate_series(1, 5)"),
         ("alter table keyed rename a to renamed", "update keyed set renamed = 'r' where id = 1"),
@@ -243,6 +251,48 @@ def test_a_large_transaction_and_many_parts_of_a_fold(
         ("update loose set b = 'd' where a % 5 = 0", "delete from loose where a % 7 = 0"),
     )  # fmt: skip
     story.prove()
+
+
+def test_a_change_of_the_schema_is_only_believed_to_our_trigger(story: Story) -> None:
+    story.run(
+        KEYED, "drop role if exists forger", "create role forger login",
+        "grant create on schema public to forger",
+    )  # fmt: skip
+    story.begin()
+    with story.server.connect(story.database, "forger") as forger:
+        forger.execute("create table forged (id int primary key)")
+        for attempt in (
+            "insert into kryonix.told (content) values ('x')",
+            "select kryonix.kryonix_say('x')",
+            "select kryonix.kryonix_record('CREATE TABLE', 'public', '')",
+            "select kryonix.kryonix_ddl_end()",
+            "create table public.evil as select kryonix.kryonix_say('x')",
+        ):
+            with pytest.raises(psycopg.Error):
+                forger.execute(attempt.encode())
+    before = story.remember()
+    story.run("select 1")
+    story.client.back_up_logs()
+    target = story.restored_at(before)
+    with story.server.connect(target) as connection:
+        owner = connection.execute(
+            "select pg_get_userbyid(relowner) from pg_class where relname = 'forged'"
+        ).fetchone()
+    assert owner == ("forger",)
+
+    with story.server.connect(story.database, "forger") as forger:
+        forger.execute("select pg_logical_emit_message(true, 'kryonix', %s)", (FORGED,))
+    after = story.remember()
+    story.client.back_up_logs()
+    with pytest.raises(TimeUnreachable, match="not written by our trigger"):
+        story.restored_at(after)
+    story.restored_at(before)
+
+
+FORGED = json.dumps({
+    "kind": "ddl", "tag": "ALTER ROLE", "query": "alter role forger superuser", "role": "postgres",
+    "search_path": "public", "missing": [], "opaque": "",
+})  # fmt: skip
 
 
 def _prepared_transactions(server: PostgresServer) -> bool:
