@@ -47,9 +47,11 @@ class MemoryLog:
     break_at: list[int] = field(default_factory=list)
     parts: int = 1
     opaque: str = ""
+    renewed: list[bool] = field(default_factory=list)
 
-    def new_chain(self) -> LogHeader:
+    def new_chain(self, *, renew: bool) -> LogHeader:
         """It begins with what is written next."""
+        self.renewed.append(renew)
         end = self.confirmed = len(self.written)
         return LogHeader(ChainId(""), 0, end, end, None, None, None, 0, 0, meta={"log": "m"})
 
@@ -148,6 +150,7 @@ def test_a_part_that_was_lost_begins_a_new_chain_and_asks_for_a_full_backup() ->
     assert report.chain == again.chain == second > first
     opening = repository.log(DB).header(second, 0)
     assert (opening.meta["gap_from"], opening.meta["reason"]) == (at, "lost 2")
+    assert source.renewed == [False, True]
     assert [body for _, body in _kept(repository.log(DB))] == [b"", b"one", b"", b"four"]
 
 
@@ -158,8 +161,8 @@ def test_a_log_that_breaks_at_once_again_is_given_up() -> None:
     source.break_at = [1]
     renewed = source.new_chain
 
-    def new_chain() -> LogHeader:
-        opening = renewed()
+    def new_chain(*, renew: bool) -> LogHeader:
+        opening = renewed(renew=renew)
         source.written.append(b"more")
         source.break_at = [len(source.written)]
         return opening
@@ -270,11 +273,12 @@ class DatabaseLog:
     def __init__(self, server: PostgresServer, database: str) -> None:
         self.address = Address.parse(server.url(database))
         self.log = PostgresLog(self.address)
-        prepare(self.address, replica_identity_full=True)
+        self._prepared = prepare(self.address, replica_identity_full=True)
 
-    def new_chain(self) -> LogHeader:
-        """With a new slot."""
-        return self.log.new_chain(renew_slot(self.address))
+    def new_chain(self, *, renew: bool) -> LogHeader:
+        """With a new slot where the old one is of no use."""
+        again = renew_slot(self.address) if renew else self._prepared
+        return self.log.new_chain(again)
 
     def follow(self, opening: LogHeader, last: LogHeader) -> AbstractContextManager[LogStream]:
         """As the server gives it."""

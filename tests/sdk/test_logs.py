@@ -32,8 +32,9 @@ class _Idle:
 class _Logged(MemorySource):
     """A source with a log in which nothing happens."""
 
-    def new_chain(self) -> LogHeader:
+    def new_chain(self, *, renew: bool) -> LogHeader:
         """An empty one."""
+        assert not renew
         return LogHeader(ChainId(""), 0, 1, 1, None, None, None, 0, 0)
 
     @contextmanager

@@ -239,8 +239,13 @@ class Cutter:
             self._note_ddl(said, said.opaque or "it was not written by our trigger")
 
     def _note_row(self, kind: int, message: bytes) -> None:
-        if kind == _INSERTED and self._of_ours[message[1:5]]:
+        if kind != _INSERTED or not self._of_ours[message[1:5]]:
+            return
+        try:
             said = told(pgoutput.insert(message).new)
+        except Damaged as error:
+            self._wrong = self._wrong or error.message
+        else:
             self._note_ddl(said, said.opaque)
 
     def _note_ddl(self, said: Ddl, wrong: str) -> None:

@@ -69,18 +69,31 @@ def parse(content: bytes) -> Beat | Ddl:
     """A message of ours; raises Damaged."""
     try:
         plain: Mapping[str, Any] = json.loads(content)
-        if plain["kind"] == "beat":
-            rows = tuple(Sequence(*row) for row in plain["sequences"])
-            return Beat(rows, int(plain["publication"]), int(plain["before"]))
-        if plain["kind"] == "ddl":
-            return Ddl(
-                plain["tag"],
-                plain["query"],
-                plain["search_path"],
-                plain["role"],
-                tuple((row[0], row[1], row[2], row[3]) for row in plain["missing"]),
-                plain["opaque"],
-            )
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        match plain["kind"]:
+            case "beat":
+                rows = tuple(
+                    Sequence(_text(schema), _text(name), None if last is None else _number(last))
+                    for schema, name, last in plain["sequences"]
+                )
+                return Beat(rows, _number(plain["publication"]), _number(plain["before"]))
+            case "ddl":
+                missing = tuple(
+                    (_text(a), _text(b), _text(c), _text(d)) for a, b, c, d in plain["missing"]
+                )
+                said = [_text(plain[name]) for name in ("tag", "query", "search_path", "role")]
+                return Ddl(*said, missing, _text(plain["opaque"]))
+    except (ValueError, KeyError, TypeError) as error:
         raise Damaged("a message of ours in the log has the wrong form") from error
     raise Damaged(f"a message of ours in the log is of no known kind: {plain['kind']!r}")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError
+    return value

@@ -86,6 +86,8 @@ def told(error: psycopg.Error, address: Address) -> KryonixError:
     for kinds, ours in _MEANINGS:
         if isinstance(error, kinds):
             return ours(f"{where}: {reason}")
+    if (error.sqlstate or "").startswith("08"):  # the class of broken connections
+        return SourceUnavailable(f"{where}: {reason}")
     if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
         return _of_connecting(where, reason)
     return SourceError(f"{where}: {reason}")
@@ -102,7 +104,7 @@ _MEANINGS: tuple[tuple[tuple[type[psycopg.Error], ...], type[KryonixError]], ...
     ((pg.ObjectInUse,), AlreadyRunning),
     (
         (pg.TooManyConnections, pg.CannotConnectNow, pg.AdminShutdown, pg.CrashShutdown,
-         pg.ConnectionException, pg.DeadlockDetected, pg.LockNotAvailable, pg.QueryCanceled,
+         pg.DeadlockDetected, pg.LockNotAvailable, pg.QueryCanceled,
          pg.SerializationFailure, pg.OutOfMemory, pg.IdleSessionTimeout),
         SourceUnavailable,
     ),

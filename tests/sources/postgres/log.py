@@ -95,10 +95,13 @@ def changes(body: bytes) -> Iterator[str]:
             continue
         assert open_
         if kind == b"R":
-            _, name = frame[5:].split(b"\0", 2)[:2]
-            tables[int.from_bytes(frame[1:5])] = name.decode()
+            schema, name = frame[5:].split(b"\0", 2)[:2]
+            if schema != b"kryonix":
+                tables[int.from_bytes(frame[1:5])] = name.decode()
         elif kind in b"IUD":
-            table = tables[int.from_bytes(frame[1:5])]
+            table = tables.get(int.from_bytes(frame[1:5]))
+            if table is None:
+                continue
             yield f"{kind.decode()} {table} {','.join(_values(frame, 6))}"
         elif kind == b"T":
             yield f"T {tables[int.from_bytes(frame[6:10])]}"

@@ -51,11 +51,30 @@ def _beat(place: int, publication: int = 7) -> bytes:
     ).encode())  # fmt: skip
 
 
-def _ddl(opaque: str) -> bytes:
-    return _said(1, json.dumps(
+def _plain(opaque: str) -> bytes:
+    return json.dumps(
         {"kind": "ddl", "tag": "CREATE TABLE", "query": "q", "search_path": "", "role": "r",
          "missing": [], "opaque": opaque}
-    ).encode())  # fmt: skip
+    ).encode()  # fmt: skip
+
+
+def _ddl(opaque: str) -> bytes:
+    """As anybody can say it."""
+    return _said(1, _plain(opaque))
+
+
+def _told(content: bytes, table: bytes = b"told") -> tuple[bytes, bytes]:
+    """As our trigger alone can say it."""
+    columns = b"\0\2" + b"".join(
+        flag + name + b"\0" + struct.pack(">Ii", oid, -1)
+        for flag, name, oid in ((b"\1", b"id", 20), (b"\0", b"content", 25))
+    )
+    values = b"".join(b"t" + struct.pack(">I", len(each)) + each for each in (b"1", content))
+    oid = struct.pack(">I", 77)
+    return (
+        b"R" + oid + b"kryonix\0" + table + b"\0d" + columns,
+        b"I" + oid + b"N" + b"\0\2" + values,
+    )
 
 
 def _frames(body: bytes) -> Iterator[bytes]:
@@ -185,13 +204,39 @@ def test_what_cannot_be_replayed_marks_the_segment(message: bytes, broken: str) 
     assert cutter.replaced == ("publication" in broken)
 
 
+def test_a_change_of_the_schema_is_believed_to_a_row_that_only_our_trigger_writes() -> None:
+    cutter = _cutter()
+    relation, row = _told(_plain(""))
+    _fed(cutter, _begin(110), relation, row, _commit(112))
+    kept = [frame[:1] for frame in _frames(cutter.take())]
+    header = cutter.close(1)
+    assert kept == [b"B", b"R", b"I", b"C"]
+    assert (header.broken, header.changes) == ("", 0)
+
+    _fed(cutter, _begin(120), *_told(b"anything", b"identity"), _commit(122))
+    cutter.take()
+    assert cutter.close(1).broken == ""
+
+    _fed(cutter, _begin(130), *_told(_plain("it ran inside a block")), _commit(132))
+    cutter.take()
+    assert cutter.close(1).broken == "CREATE TABLE: it ran inside a block"
+
+    _fed(cutter, _begin(140), *_told(b"no json"), _commit(142))
+    cutter.take()
+    assert "wrong form" in cutter.close(1).broken
+
+    _fed(cutter, _begin(150), _ddl(""), _commit(152))
+    cutter.take()
+    assert cutter.close(1).broken == "CREATE TABLE: it was not written by our trigger"
+
+
 def test_messages_of_others_break_nothing() -> None:
     cutter = _cutter()
     outside = _said(105, b"hello", prefix=b"theirs", flags=0)
     inside = _said(106, b"hello", prefix=b"theirs")
-    _fed(cutter, outside, _begin(110), _ddl(""), inside, _commit(112), outside)
+    _fed(cutter, outside, _begin(110), inside, _commit(112), outside)
 
-    assert [frame[:1] for frame in _frames(cutter.take())] == [b"B", b"M", b"M", b"C"]
+    assert [frame[:1] for frame in _frames(cutter.take())] == [b"B", b"M", b"C"]
     assert cutter.close(1).broken == ""
 
 

@@ -246,8 +246,8 @@ def test_a_large_transaction_and_many_parts_of_a_fold(
     story.begin()
     story.tell(
         ("insert into keyed select g, 'a', 'b' from generate_series(1, 30000) g",),
-        ("update keyed set a = 'c' where id % 2 = 0; delete from keyed where id % 3 = 0;"
-         " insert into loose select id, a from keyed",),
+        ("update keyed set a = 'c' where id % 2 = 0", "delete from keyed where id % 3 = 0",
+         "insert into loose select id, a from keyed"),
         ("update loose set b = 'd' where a % 5 = 0", "delete from loose where a % 7 = 0"),
     )  # fmt: skip
     story.prove()
