@@ -46,6 +46,7 @@ class Ddl(NamedTuple):
 
     ``missing`` holds, as [schema, table, column, text], what existing rows got for columns that
     were added with a default: some defaults would give another value when they run again.
+    ``settings`` are those that its text is read by, such as DateStyle.
     """
 
     tag: str
@@ -54,6 +55,7 @@ class Ddl(NamedTuple):
     role: str
     missing: tuple[tuple[str, str, str, str], ...]
     opaque: str
+    settings: tuple[tuple[str, str], ...]
 
 
 def told(row: Sequence_[object] | None) -> Ddl:
@@ -80,9 +82,19 @@ def parse(content: bytes) -> Beat | Ddl:
                 missing = tuple(
                     (_text(a), _text(b), _text(c), _text(d)) for a, b, c, d in plain["missing"]
                 )
-                said = [_text(plain[name]) for name in ("tag", "query", "search_path", "role")]
-                return Ddl(*said, missing, _text(plain["opaque"]))
-    except (ValueError, KeyError, TypeError) as error:
+                settings = tuple(
+                    (_text(name), _text(value)) for name, value in plain["settings"].items()
+                )
+                return Ddl(
+                    _text(plain["tag"]),
+                    _text(plain["query"]),
+                    _text(plain["search_path"]),
+                    _text(plain["role"]),
+                    missing,
+                    _text(plain["opaque"]),
+                    settings,
+                )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged("a message of ours in the log has the wrong form") from error
     raise Damaged(f"a message of ours in the log is of no known kind: {plain['kind']!r}")
 

@@ -17,6 +17,13 @@ from kryonix_backup.sources.postgres.message import PREFIX
 TOLD = f"{SCHEMA}.told"
 _SAY = "kryonix_say"
 
+# What the text of a statement is read by, beside the search_path.
+READ_BY = (
+    "DateStyle", "IntervalStyle", "TimeZone", "standard_conforming_strings", "backslash_quote",
+    "array_nulls", "transform_null_equals", "xmloption", "default_table_access_method",
+    "check_function_bodies", "default_text_search_config",
+)  # fmt: skip
+
 COMMENT = "made by kryonix source prepare; kryonix source release removes it"
 
 # A table of the publication whose UPDATE and DELETE the server would refuse. Partitioned tables
@@ -135,13 +142,14 @@ begin
   exception when others then
     raise warning 'kryonix: replica identities after % were not looked at: %', tg_tag, sqlerrm;
   end;
-  perform @schema@.kryonix_record(tg_tag, pg_catalog.current_setting('search_path'), stack);
+  perform @schema@.kryonix_record(tg_tag, pg_catalog.current_setting('search_path'),
+    pg_catalog.json_build_object(@read_by@), stack);
 exception when others then
   begin
     perform pg_catalog.pg_logical_emit_message(true, '@prefix@', pg_catalog.json_build_object(
       'kind', 'ddl', 'tag', tg_tag, 'query', coalesce(pg_catalog.current_query(), ''),
       'search_path', pg_catalog.current_setting('search_path'), 'role', current_user,
-      'missing', pg_catalog.json_build_array(),
+      'missing', pg_catalog.json_build_array(), 'settings', pg_catalog.json_build_object(),
       'opaque', pg_catalog.concat('it could not be recorded: ', sqlerrm))::pg_catalog.text);
   exception when others then
     raise warning 'kryonix: % was not recorded: %', tg_tag, sqlerrm;
@@ -237,7 +245,7 @@ begin
     'kind', 'ddl', 'tag', tag, 'query', coalesce(query, ''), 'search_path', path,
     'role', case current_setting('role') when 'none' then session_user::text
                                          else current_setting('role') end,
-    'missing', missing, 'opaque', opaque)::text;
+    'missing', missing, 'opaque', opaque, 'settings', settings)::text;
   if opaque = '' then
     perform @schema@.kryonix_say(content);
   else  -- a message needs no publication
@@ -331,7 +339,9 @@ _FUNCTIONS = (
     Function("kryonix_opaque", "tag text, query text, stack text", "text", _PATH, _OPAQUE),
     Function("kryonix_identify", "stack text", "void", _PATH, _IDENTIFY),
     Function(_SAY, "content text", "void", f"security definer {_PATH}", _SAYING),
-    Function("kryonix_record", "tag text, path text, stack text", "void", _PINNED, _RECORD),
+    Function(
+        "kryonix_record", "tag text, path text, settings json, stack text", "void", _PINNED, _RECORD
+    ),
     Function("kryonix_rewritten", "", "event_trigger", _PATH, _REWRITTEN),
     Function("kryonix_dropped", "", "event_trigger", _PATH, _DROPPED),
     Function("kryonix_ddl_end", "", "event_trigger", "security definer", _DDL_END),
@@ -350,6 +360,7 @@ def _filled(body: str, publication: str) -> str:
         "without_identity": WITHOUT_IDENTITY,
         "schema": SCHEMA,
         "prefix": PREFIX,
+        "read_by": ", ".join(f"'{name}', pg_catalog.current_setting('{name}')" for name in READ_BY),
         "publication": publication,
     }
     for name, value in values.items():

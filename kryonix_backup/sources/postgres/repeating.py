@@ -25,7 +25,9 @@ _ENDS = "; \t\r\n\f\v"
 _WITH_DATA = re.compile(r"\bwith\s+(?:no\s+)?data\b", re.IGNORECASE)
 _EARLIER = "Restore to a moment before it, or to one after the next full backup."
 _ROLE = "select 1 from pg_catalog.pg_roles where rolname = %s"
-_FILLED = "select relispopulated from pg_catalog.pg_class where oid = pg_catalog.to_regclass(%s)"
+_FILLED = """
+select relispopulated, oid::int8 from pg_catalog.pg_class where oid = pg_catalog.to_regclass(%s)
+"""
 # By their numbers, not their names: a table or a column may be given another name.
 _WIDTHS = "select oid, relnatts from pg_catalog.pg_class where relkind in ('r', 'p')"
 _PLACES = """
@@ -37,17 +39,18 @@ where (n.nspname, c.relname) in (select * from unnest(%s::text[], %s::text[]))
 """
 
 
-def repeat(connection: Connection, address: Address, ddl: Ddl) -> None:
+def repeat(connection: Connection, address: Address, ddl: Ddl) -> int | None:
     """
     Make one change of the schema again; raises RestoreError where it is refused.
 
     Rows do not come with it: those of a table that was made out of a query are in the log. A view
-    that is not filled yet stays so until everything is there. The connection commits each
-    statement, and has its own settings again afterwards.
+    that is not filled yet stays so until everything is there: its oid is returned. The
+    connection commits each statement, and has its own settings again afterwards.
     """
     with _explained(address, ddl):
-        if _waits(connection, ddl):
-            return
+        waiting = _waiting(connection, ddl)
+        if waiting is not None:
+            return waiting
         if not connection.execute(_ROLE, (ddl.role,)).fetchone():
             raise _unrepeatable(
                 address, ddl, f"role {ddl.role} does not exist", "Make the role, and restore again."
@@ -56,6 +59,7 @@ def repeat(connection: Connection, address: Address, ddl: Ddl) -> None:
         with _as_then(connection, ddl):
             _run(connection, address, ddl)
         _give_first_values(connection, ddl, before)
+    return None
 
 
 @contextmanager
@@ -96,8 +100,11 @@ def _line(text: str) -> str:
 def _as_then(connection: Connection, ddl: Ddl) -> Iterator[None]:
     """With the role and path of then; nothing that the statement sets or leaves outlasts it."""
     try:
+        settings = [("search_path", ddl.search_path), *ddl.settings]
         connection.execute(
-            "select pg_catalog.set_config('search_path', %s, false)", (ddl.search_path,)
+            "select pg_catalog.set_config(name, value, false)"
+            " from unnest(%s::text[], %s::text[]) as setting (name, value)",
+            ([name for name, _ in settings], [value for _, value in settings]),
         )
         connection.execute(sql.SQL("set role {}").format(sql.Identifier(ddl.role)))
         yield
@@ -151,13 +158,13 @@ def _without_rows(query: str) -> Iterator[str]:
             yield (plain[: found.start()] + plain[found.end() :]).rstrip(_ENDS) + _NO_DATA
 
 
-def _waits(connection: Connection, ddl: Ddl) -> bool:
-    """Whether it fills a view that is filled when everything is there."""
+def _waiting(connection: Connection, ddl: Ddl) -> int | None:
+    """The view that it fills, if that is filled when everything is there."""
     if ddl.tag != _REFRESH:
-        return False
+        return None
     view = ddl.query.removeprefix(_REFRESH).removesuffix(_UNFILLED)
     row = connection.execute(_FILLED, (view,)).fetchone()
-    return row is not None and not row[0]
+    return int(row[1]) if row is not None and not row[0] else None
 
 
 # ---------------------------------------------------------------------- rows that are there

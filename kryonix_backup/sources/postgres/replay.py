@@ -34,7 +34,8 @@ class Replayed(NamedTuple):
     What was replayed: ``last`` is the time of the last commit in it.
 
     ``sequences`` are as they were at a moment not before that; None where no beat came.
-    ``ddl`` counts the changes of the schema that were repeated.
+    ``ddl`` counts the changes of the schema that were repeated, and ``views`` are the oids of
+    materialized views that are to be filled once everything is there.
     """
 
     commits: int
@@ -42,6 +43,7 @@ class Replayed(NamedTuple):
     last: datetime | None
     sequences: tuple[Sequence, ...] | None
     ddl: int
+    views: tuple[int, ...]
 
 
 def replay(
@@ -85,6 +87,7 @@ class _Replay:
         self._beat: Beat | None = None
         self._commits = self._changes = self._ddl = 0
         self._last: datetime | None = None
+        self._views: set[int] = set()
         self._rows = {ord("I"): self._insert, ord("U"): self._update, ord("D"): self._delete}
         self._others = {
             ord("B"): self._on_begin,
@@ -104,7 +107,8 @@ class _Replay:
                 break
         self._flush()
         sequences = self._beat.sequences if self._beat is not None else None
-        return Replayed(self._commits, self._changes, self._last, sequences, self._ddl)
+        views = tuple(sorted(self._views))
+        return Replayed(self._commits, self._changes, self._last, sequences, self._ddl, views)
 
     def _take(self, message: bytes) -> None:
         kind = message[0]
@@ -233,7 +237,9 @@ class _Replay:
         if not self._ddl:
             self._before_ddl()
         self._ddl += 1
-        repeat(self._connection, self._address, ddl)
+        view = repeat(self._connection, self._address, ddl)
+        if view is not None:
+            self._views.add(view)
 
     def _unrepeatable(self, reason: str) -> RestoreError:
         return RestoreError(

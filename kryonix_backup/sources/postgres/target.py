@@ -50,6 +50,13 @@ join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
 """
 
 
+_UNFILLED = """
+select n.nspname, c.relname, c.oid = any(%s::oid[])
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind = 'm' and not c.relispopulated
+"""
+
+
 class PostgresTarget:
     """The database of an address, brought back beside what is there and then put in its place."""
 
@@ -96,7 +103,8 @@ class PostgresTarget:
                 replayed = self._replay(content, archive, address)
             with connected(address) as inside:
                 _set_sequences(inside, _sequences(replayed) or json.loads(small[paths.SEQUENCES]))
-                problems += _fill_views(inside, database["materialized"])
+                waiting = () if replayed is None else replayed.views
+                problems += _fill_views(inside, database["materialized"], waiting)
                 inside.execute("analyze")
             problems += dress_database(connection, new, database)
             state = "loaded" if replayed is None else "replayed"
@@ -254,9 +262,17 @@ def _set_sequences(connection: Connection, sequences: list[list[Any]]) -> None:
         )
 
 
-def _fill_views(connection: Connection, views: list[list[str]]) -> list[Problem]:
+def _fill_views(
+    connection: Connection, views: list[list[str]], oids: Iterable[int]
+) -> list[Problem]:
     """Fill materialized views; one that needs another comes after it, in as many rounds as help."""
-    left = [sql.SQL("refresh materialized view {}").format(sql.Identifier(*view)) for view in views]
+    # The log may have dropped some, and given others another name.
+    known = {(schema, name) for schema, name in views}
+    unfilled = connection.execute(_UNFILLED, (list(oids),)).fetchall()
+    chosen = [(schema, name) for schema, name, told in unfilled if told or (schema, name) in known]
+    left = [
+        sql.SQL("refresh materialized view {}").format(sql.Identifier(*view)) for view in chosen
+    ]
     while left:
         refused = [
             (statement, problem)

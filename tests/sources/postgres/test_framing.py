@@ -54,7 +54,7 @@ def _beat(place: int, publication: int = 7) -> bytes:
 def _plain(opaque: str) -> bytes:
     return json.dumps(
         {"kind": "ddl", "tag": "CREATE TABLE", "query": "q", "search_path": "", "role": "r",
-         "missing": [], "opaque": opaque}
+         "missing": [], "opaque": opaque, "settings": {}}
     ).encode()  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from kryonix_backup.sources.postgres.message import Beat, Ddl, Sequence, parse, 
 BEAT = {"kind": "beat", "sequences": [["s", "n", 7], ["s", "never", None]],
         "publication": 5, "before": 9}  # fmt: skip
 DDL = {"kind": "ddl", "tag": "DROP TABLE", "query": "drop table t", "search_path": "public",
-       "role": "r", "missing": [["s", "t", "c", "v"]], "opaque": ""}  # fmt: skip
+       "role": "r", "missing": [["s", "t", "c", "v"]], "opaque": "",
+       "settings": {"DateStyle": "ISO, MDY"}}  # fmt: skip
 
 
 def _said(plain: object) -> bytes:
@@ -22,7 +23,8 @@ def _said(plain: object) -> bytes:
 def test_both_kinds_are_read() -> None:
     sequences = (Sequence("s", "n", 7), Sequence("s", "never", None))
     assert parse(_said(BEAT)) == Beat(sequences, 5, 9)
-    ddl = Ddl("DROP TABLE", "drop table t", "public", "r", (("s", "t", "c", "v"),), "")
+    ddl = Ddl("DROP TABLE", "drop table t", "public", "r", (("s", "t", "c", "v"),), "",
+              (("DateStyle", "ISO, MDY"),))  # fmt: skip
     assert parse(_said(DDL)) == ddl
     assert told((b"1", _said(DDL))) == ddl
 

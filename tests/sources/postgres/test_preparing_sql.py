@@ -241,7 +241,7 @@ def test_an_extension_is_written_as_itself(prepared: PreparedDatabase) -> None:
     "sabotage",
     [
         "drop function kryonix.kryonix_opaque(text, text, text)",
-        "drop function kryonix.kryonix_record(text, text, text)",
+        "drop function kryonix.kryonix_record(text, text, json, text)",
         "drop function kryonix.kryonix_identify(text)",
         """create or replace function kryonix.kryonix_own(stack text) returns boolean
         language plpgsql as $$ begin raise exception 'no'; end $$""",

@@ -37,8 +37,9 @@ class Restored:
         role: str = "postgres",
         path: str = "public",
         missing: tuple[tuple[str, str, str, str], ...] = (),
+        settings: tuple[tuple[str, str], ...] = (),
     ) -> None:
-        repeat(self.connection, self.address, Ddl(tag, query, path, role, missing, ""))
+        repeat(self.connection, self.address, Ddl(tag, query, path, role, missing, "", settings))
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What another session sees."""
@@ -187,7 +188,9 @@ def test_a_server_that_goes_away_says_nothing_about_the_statement(
     postgres: PostgresServer,
 ) -> None:
     address = Address.parse(postgres.url(new_database(postgres, "repeated")))
-    ddl = Ddl("CREATE TABLE", "create table t as select pg_sleep(0)", "public", "postgres", (), "")
+    ddl = Ddl(
+        "CREATE TABLE", "create table t as select pg_sleep(0)", "public", "postgres", (), "", ()
+    )
     with connected(address) as connection:
         with postgres.connect() as other:
             other.execute("select pg_terminate_backend(%s)", (connection.info.backend_pid,))

@@ -168,6 +168,35 @@ def test_changes_of_the_schema_are_made_again(story: Story) -> None:
     story.prove()
 
 
+def test_a_statement_is_read_as_it_was_then(story: Story) -> None:
+    story.run(KEYED)
+    story.begin()
+    story.tell(
+        ("set DateStyle = 'ISO, DMY'", "set TimeZone = 'Asia/Tokyo'",
+         "set standard_conforming_strings = off",
+         (r"create table dated (d date default '01/02/03', s text default 'a\'b',"
+         " t timestamptz default '2026-05-06 01:00')"),
+         "insert into dated default values"),
+        ("set DateStyle = 'SQL, MDY'", "create table parts (d date) partition by range (d)",
+         "create table one partition of parts for values from ('01/02/2026') to ('03/04/2026')",
+         "insert into parts values ('02/01/2026')"),
+    )  # fmt: skip
+    story.prove()
+
+
+def test_a_view_that_is_filled_later_is_filled_when_restored(story: Story) -> None:
+    story.run(KEYED, "insert into keyed values (1)")
+    story.begin()
+    story.tell(
+        ("create materialized view counted as select count(*) from keyed with no data",
+         "refresh materialized view counted",
+         "alter materialized view counted rename to recounted"),
+        ("create materialized view more as select * from recounted with no data",
+         "refresh materialized view more"),
+    )  # fmt: skip
+    story.prove()
+
+
 def test_sequences_are_never_behind_their_columns(story: Story) -> None:
     story.run("create table counted (id serial primary key, a text)", "create sequence free")
     story.begin()
@@ -264,7 +293,7 @@ def test_a_change_of_the_schema_is_only_believed_to_our_trigger(story: Story) ->
         for attempt in (
             "insert into kryonix.told (content) values ('x')",
             "select kryonix.kryonix_say('x')",
-            "select kryonix.kryonix_record('CREATE TABLE', 'public', '')",
+            "select kryonix.kryonix_record('CREATE TABLE', 'public', '{}', '')",
             "select kryonix.kryonix_ddl_end()",
             "create table public.evil as select kryonix.kryonix_say('x')",
         ):
@@ -291,7 +320,7 @@ def test_a_change_of_the_schema_is_only_believed_to_our_trigger(story: Story) ->
 
 FORGED = json.dumps({
     "kind": "ddl", "tag": "ALTER ROLE", "query": "alter role forger superuser", "role": "postgres",
-    "search_path": "public", "missing": [], "opaque": "",
+    "search_path": "public", "missing": [], "opaque": "", "settings": {},
 })  # fmt: skip
 
 
