@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -35,6 +36,9 @@ def _stay_on_this_machine(event: str, arguments: Sequence[object]) -> None:
 
 
 sys.addaudithook(_stay_on_this_machine)
+
+# A shell starts a job in the background deaf to Ctrl-C, and everything that it starts is too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 for _name in [name for name in os.environ if name.startswith(_OURS)]:
