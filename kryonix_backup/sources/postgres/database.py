@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from kryonix_backup.sources.postgres.contents import (
     tables_of,
 )
 from kryonix_backup.sources.postgres.exported import Exported, exported
+from kryonix_backup.sources.postgres.locking import SchemaChanged, hold
 from kryonix_backup.sources.postgres.preparing import plan, prepare, prepared, release, renew_slot
 from kryonix_backup.sources.postgres.programs import programs_for
 from kryonix_backup.sources.postgres.reading import (
@@ -43,6 +44,7 @@ from kryonix_backup.sources.process import Program
 from kryonix_backup.sources.source import Dump, Finding, Item, LogStream, Reader, Size
 
 PART = "database"
+_SNAPSHOTS = 20  # tries, where tables change while one is taken
 _RANGE_PAGES = 256 * MIB // PAGE_BYTES  # so much of a table is one entry, and is read again alone
 _SMALL_PAGES = 4 * MIB // PAGE_BYTES  # below this the driver is faster than starting psql
 
@@ -129,14 +131,31 @@ class PostgresSource:
         return self._position
 
     def _items(self) -> Iterator[Item]:
-        with exported(self._address) as (connection, snapshot):
+        with _held(self._address) as (connection, snapshot, tables):
             self._position = _position(snapshot)
             major = snapshot.version // 10_000
-            dumping = _Dumping(connection, snapshot, self._address, programs_for(major))
+            programs = programs_for(major)
+            dumping = _Dumping(connection, snapshot, self._address, programs, tables)
             try:
                 yield from dumping.items()
             finally:
                 dumping.end()
+
+
+@contextmanager
+def _held(address: Address) -> Iterator[tuple[Connection, Exported, list[Table]]]:
+    """A snapshot with the tables in it, which stay so; a few are taken where they change."""
+    for left in reversed(range(_SNAPSHOTS)):
+        with exported(address) as (connection, snapshot):
+            tables = tables_of(connection)
+            try:
+                hold(connection, tables)
+            except SchemaChanged:
+                if left:
+                    continue
+                raise
+            yield connection, snapshot, tables
+            return
 
 
 def _position(snapshot: Exported) -> dict[str, Any]:
@@ -153,8 +172,14 @@ class _Dumping:
     """One dump under way, in one snapshot."""
 
     def __init__(
-        self, connection: Connection, snapshot: Exported, address: Address, programs: Path
+        self,
+        connection: Connection,
+        snapshot: Exported,
+        address: Address,
+        programs: Path,
+        tables: list[Table],
     ) -> None:
+        self._tables = tables
         self._connection = connection
         self._snapshot = snapshot
         self._address = address
@@ -167,8 +192,7 @@ class _Dumping:
             program.stop()
 
     def items(self) -> Iterator[Item]:
-        tables = tables_of(self._connection)
-        items = [item for table in tables for item in self._of_table(table)]
+        items = [item for table in self._tables for item in self._of_table(table)]
         ranges = len(items)
         items += self._large_objects()
         items.append(self._small(paths.DATABASE, database_of(self._connection)))
