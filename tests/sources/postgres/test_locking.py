@@ -109,7 +109,8 @@ def test_a_database_whose_tables_come_and_go_is_backed_up_whole(
                 connection.execute("create table passing (a int)")
                 connection.execute("truncate kept")
                 connection.execute("insert into kept values (1)")
-                connection.execute("drop table passing; select pg_sleep(0.03)")
+                connection.execute("drop table passing")
+                over.wait(0.05)
 
     thread = threading.Thread(target=change)
     thread.start()
