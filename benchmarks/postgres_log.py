@@ -34,49 +34,60 @@ def digest(server: PostgresServer, database: str) -> list[object]:
         return [connection.execute(_DIGEST.format(name).encode()).fetchone() for name in _TABLES]
 
 
-def measure(server: PostgresServer, work: Path, transactions: int, figures: Figures) -> None:
-    """One run of all steps."""
-    region, dump = work / "region", work / "dump"
-    env = {
-        **os.environ,
-        "KRYONIX_HOME": str(work / "home"),
-        "KRYONIX_PASSPHRASE": "bench-passphrase-not-a-secret",
-        "KRYONIX_POSTGRES_PROGRAMS": str(server.programs),
-    }
-    url = server.url("bench")
+class Bench:
+    """A database, our repository of it, and what each step took."""
 
-    def kryonix(name: str, *words: str) -> None:
-        timed(figures, name, [KRYONIX, *words], env)
+    def __init__(self, server: PostgresServer, work: Path) -> None:
+        self._server = server
+        self._region = work / "region"
+        self._dump = work / "dump"
+        self._env = {
+            **os.environ,
+            "KRYONIX_HOME": str(work / "home"),
+            "KRYONIX_PASSPHRASE": "bench-passphrase-not-a-secret",
+            "KRYONIX_POSTGRES_PROGRAMS": str(server.programs),
+        }
+        self.figures: Figures = defaultdict(list)
 
-    kryonix("tenant add", "tenant", "add", "bench", "--region", f"primary=file://{region}",
-            "--source", f"db={url}")  # fmt: skip
-    kryonix("source prepare", "source", "prepare", "bench", "db", "--replica-identity-full")
-    kryonix("full backup", "backup", "bench")
-    at = ["-h", "127.0.0.1", "-p", str(server.port), "-U", "postgres"]
-    loaded = [
-        server.programs / "pgbench",
-        *at,
-        "-n",
-        "-c4",
-        "-j2",
-        f"-t{transactions // 4}",
-        "bench",
-    ]
-    timed(figures, f"pgbench, {transactions} transactions", loaded, env)
-    kryonix("log fetched", "backup", "bench", "--kind", "log")
-    moment = datetime.now(UTC)
-    kryonix("log fetched, idle", "backup", "bench", "--kind", "log")
-    dumped = [server.programs / "pg_dump", *at, "-Fd", "-j2", "-Z0", "-f", dump, "bench"]
-    timed(figures, "pg_dump -Fd -j2 -Z0 of then", dumped, env)
-    server.run("createdb", "theirs")
-    server.run("psql", "-c", "checkpoint")
-    timed(figures, "pg_restore -j2 of it",
-          [server.programs / "pg_restore", *at, "-j2", "-d", "theirs", dump], env)  # fmt: skip
-    kryonix("restore --at", "restore", "bench", "--at", moment.isoformat(), "--to",
-            f"db={server.url('ours')}")  # fmt: skip
-    same = digest(server, "bench") == digest(server, "ours")
-    log = sum(path.stat().st_size for path in (region / "logs").rglob("*") if path.is_file())
-    print(json.dumps({"equal": same, "log_bytes": log, "changes": 4 * transactions}))
+    def _timed(self, name: str, program: Path | str, *words: str) -> None:
+        timed(self.figures, name, [program, *words], self._env)
+
+    def _theirs(self, name: str, program: str, *words: str) -> None:
+        at = ("-h", "127.0.0.1", "-p", str(self._server.port), "-U", "postgres")
+        self._timed(name, self._server.programs / program, *at, *words)
+
+    def run(self, transactions: int) -> None:
+        """Every step once."""
+        server, dump = self._server, str(self._dump)
+        region, source = f"primary=file://{self._region}", f"db={server.url('bench')}"
+        self._timed(
+            "tenant add", KRYONIX, "tenant", "add", "bench", "--region", region, "--source", source
+        )
+        prepare = ("source", "prepare", "bench", "db", "--replica-identity-full")
+        self._timed("source prepare", KRYONIX, *prepare)
+        self._timed("full backup", KRYONIX, "backup", "bench")
+        each = str(transactions // 4)
+        self._theirs("pgbench", "pgbench", "-n", "-c", "4", "-j", "2", "-t", each, "bench")
+        self._timed("log fetched", KRYONIX, "backup", "bench", "--kind", "log")
+        moment = datetime.now(UTC).isoformat()
+        self._timed("log fetched, idle", KRYONIX, "backup", "bench", "--kind", "log")
+        self._theirs(
+            "pg_dump -Fd -j2 -Z0 of then", "pg_dump", "-Fd", "-j2", "-Z0", "-f", dump, "bench"
+        )
+        server.run("createdb", "theirs")
+        server.run("psql", "-c", "checkpoint")
+        self._theirs("pg_restore -j2 of it", "pg_restore", "-j2", "-d", "theirs", dump)
+        to = f"db={server.url('ours')}"
+        self._timed("restore --at", KRYONIX, "restore", "bench", "--at", moment, "--to", to)
+
+    def summary(self, transactions: int) -> dict[str, object]:
+        """Whether what came back is what was there, and how large the log is."""
+        files = (path for path in (self._region / "logs").rglob("*") if path.is_file())
+        return {
+            "equal": digest(self._server, "bench") == digest(self._server, "ours"),
+            "log_bytes": sum(path.stat().st_size for path in files),
+            "changes": 4 * transactions,
+        }
 
 
 def main() -> int:
@@ -88,7 +99,6 @@ def main() -> int:
     parser.add_argument("--transactions", type=int, default=250_000)
     parser.add_argument("--version", type=int, default=max(versions()))
     options = parser.parse_args()
-    figures: Figures = defaultdict(list)
     work = Path(tempfile.mkdtemp(prefix="kryonix-bench-"))
     settings = {"shared_buffers": "512MB", "max_wal_size": "4GB"}
     try:
@@ -96,10 +106,12 @@ def main() -> int:
             server.run("createdb", "bench")
             server.run("pgbench", "-i", "-q", "-s", str(options.scale), "bench")
             server.run("vacuumdb", "-z", "bench")
-            measure(server, work, options.transactions, figures)
+            bench = Bench(server, work)
+            bench.run(options.transactions)
+            print(json.dumps(bench.summary(options.transactions)))
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    for name, [(wall, cpu)] in figures.items():
+    for name, [(wall, cpu)] in bench.figures.items():
         print(f"{name:34} {wall:7.2f} s  CPU {cpu:6.2f} s")
     return 0
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psycopg
 
+from kryonix_backup.errors import SourceUnavailable
 from kryonix_backup.sdk.client import Client
 from kryonix_backup.testing.postgres import PostgresServer, new_folder, start_postgres
 from tests.sources.postgres import rich
@@ -56,6 +57,7 @@ _TRANSACTIONS = (
     (1, "insert into loose select g, 'many' from generate_series(1, {other}) g"),
 )  # fmt: skip
 _LOADERS = 4
+_BACKUPS = 20
 _MOST_IDS = 3000
 _PROCESSES = 300.0  # seconds that a server may take to recover
 
@@ -134,7 +136,7 @@ class Moments:
         server.run("pg_basebackup", "-D", str(self._base), "-c", "fast", "-X", "none")
         with Load(server, self.database, seed) as load:
             time.sleep(seconds / 10)
-            self.client.backup()
+            self._back_up()
             self.begin = self._now()
             end = time.monotonic() + seconds
             while time.monotonic() < end:
@@ -145,6 +147,17 @@ class Moments:
             connection.execute("select pg_switch_wal()")
         self.client.back_up_logs()
         self._await_archive()
+
+    def _back_up(self) -> None:
+        """A table that is emptied meanwhile fails a backup, and the load empties one at times."""
+        for left in reversed(range(_BACKUPS)):
+            try:
+                self.client.backup()
+            except SourceUnavailable:
+                if not left:
+                    raise
+            else:
+                return
 
     def _now(self) -> datetime:
         with self.server.connect() as connection:

@@ -104,13 +104,35 @@ where c.relkind = 'm' and c.relispopulated order by c.oid
 """
 
 
+# The catalog as the snapshot sees it beside what is there now.
+_CHANGED = """
+select format('%%I.%%I', n.nspname, c.relname)
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.oid = any(%s::oid[]) and c.relfilenode is distinct from pg_relation_filenode(c.oid)
+order by 1
+"""
+
+
 def tables_of(connection: Connection) -> list[Table]:
     """Every table whose rows are to be saved."""
     rows = connection.execute(_TABLES, (SCHEMA,)).fetchall()
     return [
-        Table(oid, schema, name, tuple(columns), pages, where)
+        Table(
+            oid, schema, name, tuple(columns), pages or 0, where
+        )  # dropped meanwhile: reading it says so
         for oid, schema, name, pages, columns, where in rows
     ]
+
+
+def changed_since(connection: Connection, tables: list[Table]) -> list[str]:
+    """
+    Which of these tables were emptied, rewritten or dropped since the connection's snapshot.
+
+    Rows are read by a snapshot, but what a name stands for is not: such a table shows no rows, or
+    others, without an error.
+    """
+    rows = connection.execute(_CHANGED, ([table.oid for table in tables],))
+    return [row[0] for row in rows]
 
 
 def sequences_of(connection: Connection) -> list[list[Any]]:

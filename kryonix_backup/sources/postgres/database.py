@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from psycopg import sql
 
-from kryonix_backup.errors import ConfigError, SourceMissing
+from kryonix_backup.errors import ConfigError, SourceMissing, SourceUnavailable
 from kryonix_backup.model import MIB, Entry, EntryKind, LogHeader, sort_key
 from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.postgres import paths
@@ -19,6 +19,7 @@ from kryonix_backup.sources.postgres.checking import check
 from kryonix_backup.sources.postgres.contents import (
     PAGE_BYTES,
     Table,
+    changed_since,
     database_of,
     large_objects_of,
     roles_of,
@@ -26,7 +27,6 @@ from kryonix_backup.sources.postgres.contents import (
     tables_of,
 )
 from kryonix_backup.sources.postgres.exported import Exported, exported
-from kryonix_backup.sources.postgres.locking import SchemaChanged, hold
 from kryonix_backup.sources.postgres.preparing import plan, prepare, prepared, release, renew_slot
 from kryonix_backup.sources.postgres.programs import programs_for
 from kryonix_backup.sources.postgres.reading import (
@@ -44,7 +44,6 @@ from kryonix_backup.sources.process import Program
 from kryonix_backup.sources.source import Dump, Finding, Item, LogStream, Reader, Size
 
 PART = "database"
-_SNAPSHOTS = 20  # tries, where tables change while one is taken
 _RANGE_PAGES = 256 * MIB // PAGE_BYTES  # so much of a table is one entry, and is read again alone
 _SMALL_PAGES = 4 * MIB // PAGE_BYTES  # below this the driver is faster than starting psql
 
@@ -131,31 +130,15 @@ class PostgresSource:
         return self._position
 
     def _items(self) -> Iterator[Item]:
-        with _held(self._address) as (connection, snapshot, tables):
+        with exported(self._address) as (connection, snapshot):
             self._position = _position(snapshot)
             major = snapshot.version // 10_000
-            programs = programs_for(major)
-            dumping = _Dumping(connection, snapshot, self._address, programs, tables)
+            dumping = _Dumping(connection, snapshot, self._address, programs_for(major))
             try:
                 yield from dumping.items()
+                dumping.check()
             finally:
                 dumping.end()
-
-
-@contextmanager
-def _held(address: Address) -> Iterator[tuple[Connection, Exported, list[Table]]]:
-    """A snapshot with the tables in it, which stay so; a few are taken where they change."""
-    for left in reversed(range(_SNAPSHOTS)):
-        with exported(address) as (connection, snapshot):
-            tables = tables_of(connection)
-            try:
-                hold(connection, tables)
-            except SchemaChanged:
-                if left:
-                    continue
-                raise
-            yield connection, snapshot, tables
-            return
 
 
 def _position(snapshot: Exported) -> dict[str, Any]:
@@ -172,26 +155,32 @@ class _Dumping:
     """One dump under way, in one snapshot."""
 
     def __init__(
-        self,
-        connection: Connection,
-        snapshot: Exported,
-        address: Address,
-        programs: Path,
-        tables: list[Table],
+        self, connection: Connection, snapshot: Exported, address: Address, programs: Path
     ) -> None:
-        self._tables = tables
         self._connection = connection
         self._snapshot = snapshot
         self._address = address
         self._programs = programs
         self._running: list[Program] = []
+        self._tables: list[Table] = []
 
     def end(self) -> None:
         """Stop a program that nobody read to its end."""
         for program in self._running:
             program.stop()
 
+    def check(self) -> None:
+        """Raise SourceUnavailable where what was read may not be what the snapshot holds."""
+        changed = changed_since(self._connection, self._tables)
+        if changed:
+            raise SourceUnavailable(
+                f"{self._address.shown}: table {changed[0]} was emptied, rewritten or dropped while"
+                " the database was read",
+                "Nothing is wrong with it: run the backup again, when no such change is made.",
+            )
+
     def items(self) -> Iterator[Item]:
+        self._tables = tables_of(self._connection)
         items = [item for table in self._tables for item in self._of_table(table)]
         ranges = len(items)
         items += self._large_objects()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
+from psycopg import errors as pg
 from psycopg import sql
 
 from kryonix_backup.errors import KryonixError, SourceUnavailable
@@ -17,6 +18,9 @@ from kryonix_backup.sources.process import Program
 
 _INHERITED = ("HOME", "PGPASSFILE", "PGPASSWORD", "PGSYSCONFDIR")
 _PIECE_BYTES = MIB
+# Who waits for a table that our connection has read makes a program of ours wait behind it, and so
+# for ever: nobody sees that circle but us.
+_LOCK_SECONDS = 10
 
 
 def environment() -> dict[str, str]:
@@ -66,7 +70,7 @@ class PiecesReader:
                 self._rows += bytes(piece).count(b"\n") if self._count_rows else 0
                 self._left = memoryview(piece)
         except psycopg.Error as error:
-            raise told(error, self._address) from error
+            raise _of_reading(error, self._address) from error
         count = min(len(view), len(self._left))
         view[:count] = self._left[:count]
         self._left = self._left[count:]
@@ -127,6 +131,7 @@ def copied(connection: Connection, query: sql.Composed) -> Iterator[Blob]:
 def copy_by_psql(programs: Path, address: Address, snapshot: str, query: str) -> Program:
     """`psql` writing the rows of a query, as they are in an exported snapshot."""
     commands = (
+        f"set lock_timeout = '{_LOCK_SECONDS}s'",
         "begin isolation level repeatable read read only",
         f"set transaction snapshot '{snapshot}'",
         query,
@@ -141,6 +146,7 @@ def copy_by_psql(programs: Path, address: Address, snapshot: str, query: str) ->
 def schema_by_pg_dump(programs: Path, address: Address, snapshot: str, ours: str) -> Program:
     """`pg_dump` writing an archive of everything but rows, and but our own schema."""
     words: list[str | Path] = [programs / "pg_dump", "-d", conninfo(address), "--format=custom"]
+    words += [f"--lock-wait-timeout={_LOCK_SECONDS * 1000}"]
     words += ["--schema-only", "--compress=0", f"--snapshot={snapshot}", f"--exclude-schema={ours}"]
     return Program(words, env=environment(), writes=True)
 
@@ -157,3 +163,14 @@ def large_object(connection: Connection, oid: int) -> Iterator[Blob]:
             return
         yield row[0]
         offset += len(row[0])
+
+
+def _of_reading(error: psycopg.Error, address: Address) -> KryonixError:
+    """What a snapshot sees can be gone by name all the same."""
+    if isinstance(error, pg.UndefinedTable | pg.UndefinedColumn):
+        return SourceUnavailable(
+            f"{address.shown}: {error.diag.message_primary}: it was dropped or renamed while the"
+            " database was read",
+            "Nothing is wrong with it: run the backup again, when no such change is made.",
+        )
+    return told(error, address)

@@ -34,6 +34,46 @@ def test_everything_in_a_database_comes_back(postgres: PostgresServer, tmp_path:
     assert postgres.run("pg_amcheck", "--install-missing", f"{database}_back") == ""
 
 
+@pytest.mark.parametrize(
+    "statement", ["truncate t", "alter table t alter a type text", "drop table t", "vacuum full t"]
+)
+def test_a_table_that_is_emptied_while_it_is_read_fails_the_backup(
+    postgres: PostgresServer, statement: str
+) -> None:
+    database = new_database(postgres)
+    with postgres.connect(database) as connection:
+        connection.execute("create table t (a int); insert into t values (1); create table u ()")
+        source = PostgresSource(SourceSettings(SourceName("db"), postgres.url(database)))
+        (part,) = source.parts()
+        items = iter(source.dump(part, None).items)
+        next(items)
+        connection.execute(
+            "create table v (a int); drop table v; analyze t; insert into t values (2)"
+        )
+        connection.execute(statement.encode())
+
+        with pytest.raises(SourceUnavailable, match=r"public\.t was emptied, rewritten or dropped"):
+            list(items)
+
+
+@pytest.mark.parametrize("statement", ["drop table t", "alter table t drop column a"])
+def test_a_table_that_goes_before_it_is_read_fails_the_backup(
+    postgres: PostgresServer, statement: str
+) -> None:
+    database = new_database(postgres)
+    with postgres.connect(database) as connection:
+        connection.execute("create table t (a int); insert into t values (1)")
+        source = PostgresSource(SourceSettings(SourceName("db"), postgres.url(database)))
+        (part,) = source.parts()
+        items = iter(source.dump(part, None).items)
+        item = next(items)
+        connection.execute(statement.encode())
+
+        assert item.open is not None
+        with pytest.raises(SourceUnavailable, match="while the database"):
+            item.open().readinto(memoryview(bytearray(100)))
+
+
 def test_a_dump_is_of_one_moment_whatever_is_written_meanwhile(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:

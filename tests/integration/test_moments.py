@@ -1,0 +1,18 @@
+"""A restore to a moment is what the server's own recovery to it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.moments import moments
+from tests.services.postgres import VERSIONS
+
+pytestmark = pytest.mark.service
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_random_moments_of_a_mixed_load(version: int) -> None:
+    looked_at, transactions = moments(version, seed=version, seconds=3.0, targets=2)
+
+    assert looked_at == 2
+    assert transactions > 10
