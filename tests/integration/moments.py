@@ -18,7 +18,6 @@ from pathlib import Path
 
 import psycopg
 
-from kryonix_backup.errors import SourceUnavailable
 from kryonix_backup.sdk.client import Client
 from kryonix_backup.testing.postgres import PostgresServer, new_folder, start_postgres
 from tests.sources.postgres import rich
@@ -57,7 +56,7 @@ _TRANSACTIONS = (
     (1, "insert into loose select g, 'many' from generate_series(1, {other}) g"),
 )  # fmt: skip
 _LOADERS = 4
-_BACKUPS = 20
+_CALM = 10  # the first so many lock no whole table, which a backup would not bear
 _MOST_IDS = 3000
 _PROCESSES = 300.0  # seconds that a server may take to recover
 
@@ -70,6 +69,8 @@ class Load:
         self._database = database
         self._seed = seed
         self._over = threading.Event()
+        self.everything = threading.Event()
+        """Whether tables are emptied and the schema is changed too."""
         self._threads = [
             threading.Thread(target=self._run, args=(number,)) for number in range(_LOADERS)
         ]
@@ -102,7 +103,8 @@ class Load:
             "me": number, "one": one, "other": other, "seven": one % 7, "nine": one % 9,
             "end": chance.choice(["commit", "rollback"]),
         }  # fmt: skip
-        (chosen,) = chance.choices(_TRANSACTIONS, [weight for weight, _ in _TRANSACTIONS])
+        kinds = _TRANSACTIONS if self.everything.is_set() else _TRANSACTIONS[:_CALM]
+        (chosen,) = chance.choices(kinds, [weight for weight, _ in kinds])
         return [statement.format(**values) for statement in chosen[1].split("; ")]
 
 
@@ -136,7 +138,8 @@ class Moments:
         server.run("pg_basebackup", "-D", str(self._base), "-c", "fast", "-X", "none")
         with Load(server, self.database, seed) as load:
             time.sleep(seconds / 10)
-            self._back_up()
+            self.client.backup()
+            load.everything.set()
             self.begin = self._now()
             end = time.monotonic() + seconds
             while time.monotonic() < end:
@@ -147,17 +150,6 @@ class Moments:
             connection.execute("select pg_switch_wal()")
         self.client.back_up_logs()
         self._await_archive()
-
-    def _back_up(self) -> None:
-        """A table that is emptied meanwhile fails a backup, and the load empties one at times."""
-        for left in reversed(range(_BACKUPS)):
-            try:
-                self.client.backup()
-            except SourceUnavailable:
-                if not left:
-                    raise
-            else:
-                return
 
     def _now(self) -> datetime:
         with self.server.connect() as connection:
