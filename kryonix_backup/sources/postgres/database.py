@@ -10,7 +10,7 @@ from typing import Any
 
 from psycopg import sql
 
-from kryonix_backup.errors import ConfigError, SourceMissing, SourceUnavailable
+from kryonix_backup.errors import ConfigError, SourceError, SourceMissing, SourceUnavailable
 from kryonix_backup.model import MIB, Entry, EntryKind, LogHeader, sort_key
 from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.postgres import paths
@@ -228,16 +228,19 @@ class _Dumping:
         return Item(entry, lambda: BytesReader(entry, body))
 
     def _schema(self, ranges: int) -> Item:
+        """
+        Read at once, before rows are: who waits for a table that our connection has read would make
+        `pg_dump` wait behind it, and nobody but us could see that circle.
+        """
         meta = {"needed": True, "version": self._snapshot.version, "ranges": ranges}
-        entry = Entry(paths.SCHEMA_DUMP, EntryKind.FILE, 0, meta=meta)
-
-        def opened() -> Reader:
-            name = self._snapshot.name
-            program = schema_by_pg_dump(self._programs, self._address, name, SCHEMA)
-            self._running = [program]
-            return ProgramReader(entry, program, count_rows=False)
-
-        return Item(entry, opened)
+        name = self._snapshot.name
+        with schema_by_pg_dump(self._programs, self._address, name, SCHEMA) as program:
+            try:
+                body = program.read_all()
+            except SourceError as error:
+                raise SourceUnavailable(f"{self._address.shown}: {error.message}") from error
+        entry = Entry(paths.SCHEMA_DUMP, EntryKind.FILE, len(body), meta=meta)
+        return Item(entry, lambda: BytesReader(entry, body))
 
 
 def _ranges(table: Table) -> list[tuple[int, int]]:
