@@ -145,8 +145,8 @@ def _slot(connection: Connection, name: str) -> Iterator[Finding]:
         "log: slot", status in {"reserved", "extended"},
         f"{name} is {status}, {'followed' if active else 'not followed'},"
         f" and keeps {kept} bytes of WAL{left}",
-        "Follow it with: kryonix backup ID --kind log; one that is lost begins anew with:"
-        " kryonix backup ID --kind full",
+        "Run: kryonix backup ID --kind log; it begins anew where the slot is lost, and then needs:"
+        " kryonix backup ID",
     )  # fmt: skip
 
 

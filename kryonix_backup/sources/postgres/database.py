@@ -210,7 +210,7 @@ class _Dumping:
             name = self._snapshot.name
             program = copy_by_psql(self._programs, self._address, name, text)
             self._running = [program]
-            return ProgramReader(entry, program, count_rows=True)
+            return ProgramReader(entry, program)
 
         return opened
 

@@ -18,8 +18,8 @@ from kryonix_backup.sources.process import Program
 
 _INHERITED = ("HOME", "PGPASSFILE", "PGPASSWORD", "PGSYSCONFDIR")
 _PIECE_BYTES = MIB
-# Who waits for a table that our connection has read makes a program of ours wait behind it, and so
-# for ever: nobody sees that circle but us.
+# A table that is locked for longer fails the backup. For ever would be wrong: who waits for a table
+# that our own connection has read makes a program of ours wait behind it, a circle nobody else sees.
 _LOCK_SECONDS = 10
 
 
@@ -82,29 +82,27 @@ class PiecesReader:
 
 
 class ProgramReader:
-    """What a program writes; ``count_rows`` where that are rows of COPY."""
+    """Rows of COPY that a program writes."""
 
-    def __init__(self, entry: Entry, program: Program, *, count_rows: bool) -> None:
+    def __init__(self, entry: Entry, program: Program) -> None:
         self._entry = entry
         self._program = program
-        self._count_rows = count_rows
         self._rows = 0
 
     def readinto(self, view: memoryview) -> int:
         """The next bytes, as many as there are."""
         count = self._program.readinto(view)
-        if self._count_rows:
-            self._rows += bytes(view[:count]).count(b"\n")
+        self._rows += bytes(view[:count]).count(b"\n")
         return count
 
     def close(self) -> Entry:
-        """The entry, once the program has ended well; raises SourceUnavailable where it did not."""
+        """The entry with the number of its rows, once the program has ended well; raises SourceUnavailable where it did not."""
         with self._program as program:
             try:
                 program.finish()
             except KryonixError as error:
                 raise SourceUnavailable(f"{self._entry.text}: {error.message}") from error
-        return _with_rows(self._entry, self._rows) if self._count_rows else self._entry
+        return _with_rows(self._entry, self._rows)
 
 
 def _with_rows(entry: Entry, rows: int) -> Entry:
