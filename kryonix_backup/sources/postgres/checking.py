@@ -146,7 +146,7 @@ def _slot(connection: Connection, name: str) -> Iterator[Finding]:
         f"{name} is {status}, {'followed' if active else 'not followed'},"
         f" and keeps {kept} bytes of WAL{left}",
         "Run: kryonix backup ID --kind log; it begins anew where the slot is lost, and then needs:"
-        " kryonix backup ID",
+        " kryonix backup ID --kind full",
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from kryonix_backup.sources.process import Program
 _INHERITED = ("HOME", "PGPASSFILE", "PGPASSWORD", "PGSYSCONFDIR")
 _PIECE_BYTES = MIB
 # A table that is locked for longer fails the backup. For ever would be wrong: who waits for a table
-# that our own connection has read makes a program of ours wait behind it, a circle nobody else sees.
+# that our own connection has read makes a program of ours wait behind it, which no server can see.
 _LOCK_SECONDS = 10
 
 
@@ -96,7 +96,11 @@ class ProgramReader:
         return count
 
     def close(self) -> Entry:
-        """The entry with the number of its rows, once the program has ended well; raises SourceUnavailable where it did not."""
+        """
+        The entry with the number of its rows, once the program has ended well.
+
+        Raises SourceUnavailable where it did not.
+        """
         with self._program as program:
             try:
                 program.finish()
