@@ -76,11 +76,34 @@ def make_database(connection: Connection, name: str, like: Mapping[str, Any]) ->
     connection.execute(statement)
 
 
+def give_rights(connection: Connection, name: str, like: Mapping[str, Any]) -> list[Problem]:
+    """
+    Give the database its owner and rights; what is refused is told.
+
+    That comes before its log is replayed, whose statements need them.
+    """
+    database = sql.Identifier(name)
+    owner = sql.Identifier(like["owner"])
+    statements = [sql.SQL("alter database {} owner to {}").format(database, owner)]
+    if like["acl"] is not None:
+        statements.append(sql.SQL("revoke all on database {} from public").format(database))
+        statements += [
+            sql.SQL("grant {} on database {} to {}{}").format(
+                sql.SQL(right), database, role, sql.SQL(" with grant option" if option else "")
+            )
+            for role, right, option in rights_of(like["acl"], _DATABASE_RIGHTS)
+        ]
+    return run_all(connection, statements, "the database")
+
+
 def dress_database(connection: Connection, name: str, like: Mapping[str, Any]) -> list[Problem]:
-    """Give the database its owner, rights, limit and settings; what is refused is told."""
+    """
+    Give the database its limit and settings; what is refused is told.
+
+    That comes last: one of them may make every session read-only.
+    """
     database = sql.Identifier(name)
     statements: list[sql.Composed] = [
-        sql.SQL("alter database {} owner to {}").format(database, sql.Identifier(like["owner"])),
         sql.SQL("alter database {} connection limit {}").format(
             database, sql.Literal(like["connection_limit"])
         ),
@@ -96,14 +119,6 @@ def dress_database(connection: Connection, name: str, like: Mapping[str, Any]) -
             statements.append(
                 sql.SQL("{} set {} to {}").format(start, sql.SQL(key), _value(key, value))
             )
-    if like["acl"] is not None:
-        statements.append(sql.SQL("revoke all on database {} from public").format(database))
-        statements += [
-            sql.SQL("grant {} on database {} to {}{}").format(
-                sql.SQL(right), database, role, sql.SQL(" with grant option" if option else "")
-            )
-            for role, right, option in rights_of(like["acl"], _DATABASE_RIGHTS)
-        ]
     return run_all(connection, statements, "the database")
 
 

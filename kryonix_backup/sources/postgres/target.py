@@ -29,6 +29,7 @@ from kryonix_backup.sources.postgres.archive import Archive
 from kryonix_backup.sources.postgres.loading import load_rows
 from kryonix_backup.sources.postgres.making import (
     dress_database,
+    give_rights,
     make_database,
     make_roles,
     run_all,
@@ -95,6 +96,7 @@ class PostgresTarget:
             problems = make_roles(connection, json.loads(small[paths.ROLES]))
             database = json.loads(small[paths.DATABASE])
             make_database(connection, new, database)
+            problems += give_rights(connection, new, database)
             self._switch.mark(connection, "loading")
             address = self._address.of(new)
             with Archive(programs_for(version), [small[paths.SCHEMA_DUMP]]) as archive:

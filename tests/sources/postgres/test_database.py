@@ -74,6 +74,32 @@ def test_a_table_that_goes_before_it_is_read_fails_the_backup(
             item.open().readinto(memoryview(bytearray(100)))
 
 
+def test_who_waits_for_a_table_that_was_read_holds_nothing_up(postgres: PostgresServer) -> None:
+    database = new_database(postgres)
+    with postgres.connect(database) as connection, postgres.connect(database) as waiting:
+        connection.execute("create table t (a int); insert into t values (1); create table u ()")
+        pid = waiting.info.backend_pid
+        thread = threading.Thread(target=waiting.execute, args=("truncate t",))
+        source = PostgresSource(SourceSettings(SourceName("db"), postgres.url(database)))
+        (part,) = source.parts()
+        view = memoryview(bytearray(1 << 20))
+        for item in source.dump(part, None).items:
+            assert item.open is not None
+            reader = item.open()
+            while reader.readinto(view):
+                pass
+            reader.close()
+            if thread.ident is None:
+                thread.start()
+                while connection.execute(_WAITS, (pid,)).fetchone() != ("Lock",):
+                    pass
+        thread.join(60)
+        assert connection.execute("select count(*) from t").fetchone() == (0,)
+
+
+_WAITS = "select wait_event_type from pg_stat_activity where pid = %s"
+
+
 def test_a_dump_is_of_one_moment_whatever_is_written_meanwhile(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:

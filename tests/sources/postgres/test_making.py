@@ -8,6 +8,7 @@ from kryonix_backup.sources.postgres.address import Address
 from kryonix_backup.sources.postgres.contents import database_of
 from kryonix_backup.sources.postgres.making import (
     dress_database,
+    give_rights,
     make_database,
     make_roles,
     rights_of,
@@ -48,7 +49,8 @@ def test_what_the_server_refuses_is_told(postgres: PostgresServer) -> None:
     like = {"owner": "nobody at all", "connection_limit": 5, "acl": None,
             "settings": [[None, ["no_such_setting=1", "work_mem=5MB"]]]}  # fmt: skip
     with connected(Address.parse(postgres.url())) as connection:
-        problems = dress_database(connection, name, like)
+        problems = give_rights(connection, name, like)
+        problems += dress_database(connection, name, like)
 
     with connected(Address.parse(postgres.url(name))) as connection:
         made = database_of(connection)

@@ -243,6 +243,8 @@ def test_an_extension_is_written_as_itself(prepared: PreparedDatabase) -> None:
         "drop function kryonix.kryonix_opaque(text, text, text)",
         "drop function kryonix.kryonix_record(text, text, json, text)",
         "drop function kryonix.kryonix_identify(text)",
+        "drop function kryonix.kryonix_say(text)",
+        "drop table kryonix.told",
         """create or replace function kryonix.kryonix_own(stack text) returns boolean
         language plpgsql as $$ begin raise exception 'no'; end $$""",
         "revoke usage on schema kryonix from public",

@@ -197,6 +197,23 @@ def test_a_view_that_is_filled_later_is_filled_when_restored(story: Story) -> No
     story.prove()
 
 
+def test_a_role_may_do_in_the_log_what_it_might_do_then(story: Story) -> None:
+    name = story.database
+    story.run(
+        "drop role if exists maker", "create role maker login",
+        f'grant create on database "{name}" to maker',
+    )  # fmt: skip
+    story.begin()
+    with story.server.connect(name, "maker") as maker:
+        maker.execute("create schema made")
+        maker.execute("create table made.thing (a int primary key)")
+        maker.execute("insert into made.thing values (1)")
+    story.remember()
+    story.run("select 1")
+    story.client.back_up_logs()
+    story.prove()
+
+
 def test_sequences_are_never_behind_their_columns(story: Story) -> None:
     story.run("create table counted (id serial primary key, a text)", "create sequence free")
     story.begin()
