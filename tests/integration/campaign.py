@@ -17,9 +17,11 @@ from rich.table import Table
 
 from kryonix_backup.testing.s3_servers import S3Server, start_seaweedfs
 from tests.integration.killing import Killing
+from tests.integration.moments import moments
 from tests.integration.stopping import Stopping
 from tests.integration.stores import Place
 from tests.integration.sweep import Sweep
+from tests.services.postgres import VERSIONS
 from tests.services.s3 import TENANT_A
 from tests.services.s3_proxy import (
     Answer,
@@ -97,7 +99,19 @@ def network(work: Path, rounds: int, seed: int) -> Rows:
     return found
 
 
-CAMPAIGNS = {"kill": kill, "restore": restore, "network": network}
+def lived_through(work: Path, rounds: int, seed: int) -> Rows:
+    """Random moments of a mixed load, by each version of PostgreSQL."""
+    found: Rows = {}
+    for version in VERSIONS:
+        folder = work / str(version)
+        folder.mkdir()
+        _progress(f"PostgreSQL {version}: {rounds // len(VERSIONS)} moments")
+        looked_at, transactions = moments(folder, version, seed, 20.0, rounds // len(VERSIONS))
+        found[f"PostgreSQL {version}"] = {"moments": looked_at, "transactions": transactions}
+    return found
+
+
+CAMPAIGNS = {"kill": kill, "restore": restore, "network": network, "moments": lived_through}
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import tempfile
 import threading
 import time
 from datetime import datetime, timedelta
@@ -113,13 +112,11 @@ class Moments:
 
     def __init__(self, major: int, work: Path, seed: int, seconds: float) -> None:
         self._work = work
-        self._archive = work / "archive"
-        self._archive.mkdir(mode=0o777)
-        self._archive.chmod(0o777)
         self._chance = random.Random(seed)
-        self.server = start_postgres(major, {
-            "archive_mode": "on", "archive_command": f"cp %p {self._archive}/%f",
-        })  # fmt: skip
+        # Beside the data directory, which is where the command runs, and belongs to the server.
+        command = "mkdir -p ../archive && cp %p ../archive/%f"
+        self.server = start_postgres(major, {"archive_mode": "on", "archive_command": command})
+        self._archive = self.server.folder / "archive"
         self._base = self._work / "base"
         self.database = "lived"
         try:
@@ -205,16 +202,13 @@ class Moments:
         }
 
 
-def moments(major: int, seed: int, seconds: float, targets: int) -> tuple[int, int]:
+def moments(work: Path, major: int, seed: int, seconds: float, targets: int) -> tuple[int, int]:
     """How many moments were looked at, and how many transactions ran; raises AssertionError."""
-    with tempfile.TemporaryDirectory(prefix="kryonix-moments-") as folder:
-        work = Path(folder)
-        work.chmod(0o755)
-        lived = Moments(major, work, seed, seconds)
-        try:
-            for _ in range(targets):
-                moment = lived.some()
-                assert not (found := lived.differences(moment)), (moment, found)
-            return targets, lived.transactions
-        finally:
-            lived.server.remove()
+    lived = Moments(major, work, seed, seconds)
+    try:
+        for _ in range(targets):
+            moment = lived.some()
+            assert not (found := lived.differences(moment)), (moment, found)
+        return targets, lived.transactions
+    finally:
+        lived.server.remove()

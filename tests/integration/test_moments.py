@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.integration.moments import moments
@@ -11,8 +13,8 @@ pytestmark = pytest.mark.service
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_random_moments_of_a_mixed_load(version: int) -> None:
-    looked_at, transactions = moments(version, seed=version, seconds=3.0, targets=2)
+def test_random_moments_of_a_mixed_load(version: int, tmp_path: Path) -> None:
+    looked_at, transactions = moments(tmp_path, version, version, 3.0, targets=2)
 
     assert looked_at == 2
     assert transactions > 10

@@ -10,7 +10,6 @@ from kryonix_backup.errors import SourceUnprepared
 from kryonix_backup.sources.postgres.address import SCHEMA, slot_name
 from kryonix_backup.sources.postgres.preparing_sql import (
     COMMENT,
-    TOLD,
     TRIGGERS,
     WITHOUT_IDENTITY,
     functions,
@@ -115,12 +114,10 @@ class Found:
     def __init__(self, connection: Connection, name: str) -> None:
         row = connection.execute(_FOUND, {"schema": SCHEMA, "name": name}).fetchone()
         assert row is not None
-        self._comment, memory, suitable, status, self._of, self.publications, self.slots = row
+        self._comment, self.memory, self.told, self.open, *rest = row
+        suitable, status, self._of, self.publications, self.slots = rest
         self._name = name
-        row = connection.execute("select to_regclass(%s) is not null", (TOLD,)).fetchone()
-        self.told = row is not None and bool(row[0])
         self.schema = self._comment == COMMENT
-        self.memory, self.open = memory is not None, bool(memory)
         self.publication, self.suitable = suitable is not None, bool(suitable)
         self.slot, self.lost = status is not None, status == "lost"
         there: dict[str, str] = dict(connection.execute(_BODIES, (SCHEMA,)).fetchall())
@@ -175,10 +172,11 @@ select exists (select from pg_largeobject_metadata),
 _FOUND = """
 select (select coalesce(obj_description(oid, 'pg_namespace'), '') from pg_namespace
         where nspname = %(schema)s),
-       (select has_schema_privilege('public', n.oid, 'usage')
-               and has_table_privilege('public', c.oid, 'insert')
+       to_regclass('kryonix.identity') is not null, to_regclass('kryonix.told') is not null,
+       (select count(*) = 2 and bool_and(has_schema_privilege('public', n.oid, 'usage')
+                                         and has_table_privilege('public', c.oid, 'select'))
         from pg_class c join pg_namespace n on n.oid = c.relnamespace
-        where n.nspname = %(schema)s and c.relname = 'identity'),
+        where n.nspname = %(schema)s and c.relname in ('identity', 'told')),
        (select puballtables and pubinsert and pubupdate and pubdelete and pubtruncate
                and not pubviaroot from pg_publication where pubname = %(name)s),
        (select coalesce(wal_status, 'lost') from pg_replication_slots

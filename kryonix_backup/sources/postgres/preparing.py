@@ -232,12 +232,14 @@ def _ours(has: Found) -> Iterator[Step]:
             " content text not null)",
             "changes of the schema are written here, which only their writer may",
         )
-        yield Step(f"grant select on {TOLD} to public", "whoever dumps the database reads it")
     if not has.open:
         yield Step(
             f"grant usage on schema {SCHEMA} to public", "whoever changes a schema comes by here"
         )
-        yield Step(f"grant insert, select on {SCHEMA}.identity to public", why)
+        yield Step(
+            f"grant select on {SCHEMA}.identity, {TOLD} to public",
+            "whoever dumps the database reads them",
+        )
 
 
 def _identities(connection: Connection) -> Iterator[Step]:

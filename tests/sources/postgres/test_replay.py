@@ -309,6 +309,7 @@ def test_a_change_of_the_schema_is_only_believed_to_our_trigger(story: Story) ->
         forger.execute("create table forged (id int primary key)")
         for attempt in (
             "insert into kryonix.told (content) values ('x')",
+            "insert into kryonix.identity values ('pg_class'::regclass, 'd')",
             "select kryonix.kryonix_say('x')",
             "select kryonix.kryonix_record('CREATE TABLE', 'public', '{}', '')",
             "select kryonix.kryonix_ddl_end()",
