@@ -45,7 +45,7 @@ def find_range(book: LogBook, position: Mapping[str, Any], until: datetime) -> L
     commits = changes = 0
     newest: datetime | None = None
     for header in _headers(book, chain, first, count):
-        if header.broken and (header.first is None or header.first <= until):
+        if header.broken and _stops(header, position["at"], until):
             raise TimeUnreachable(
                 f"the log of {book.source} cannot be replayed to {until.isoformat()}:"
                 f" {header.broken}",
@@ -62,6 +62,16 @@ def find_range(book: LogBook, position: Mapping[str, Any], until: datetime) -> L
         f"Restore to {ends} or earlier; 'kryonix backup ID --kind log' fetches what the source"
         " has since.",
     )
+
+
+def _stops(header: LogHeader, at: int, until: datetime) -> bool:
+    """Whether what cannot be replayed comes after the place ``at``, and by ``until``."""
+    first, last = header.meta.get("broken_from"), header.meta.get("broken_to")
+    if first is None or last is None:
+        return True  # it began somewhere before it was noticed
+    if last < at:
+        return False  # a full backup was made since
+    return first < at or datetime.fromisoformat(header.meta["broken_at"]) <= until
 
 
 def _chain(book: LogBook, position: Mapping[str, Any], until: datetime) -> tuple[ChainId, int]:

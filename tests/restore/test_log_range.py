@@ -94,6 +94,46 @@ def test_what_cannot_be_replayed_stops_at_its_segment() -> None:
     assert find_range(book, _position(600), _at(70)).first == 6  # a snapshot after it
 
 
+def _with_break(start: int | None, end: int) -> LogBook:
+    """Segment 5 holds something that cannot be replayed, first committed at second 54."""
+    book = new_repository().log(SourceName("db"))
+    book.append(LogHeader(CHAIN, 0, 100, 100, None, None, None, 0, 0, meta={"log": "7/8"}), b"")
+    meta = {"broken_at": _at(54).isoformat(), "broken_to": end}
+    for number in range(1, SEGMENTS + 1):
+        last = _at(10 * number + 9)
+        header = LogHeader(
+            CHAIN, number, 100 * number, 100 * number + 100, _at(10 * number), last, last, 2, 5
+        )
+        if number == 5:
+            begun = {} if start is None else {"broken_from": start}
+            header = header._replace(broken="it rewrote t", meta={**meta, **begun})
+        book.append(header, b"")
+    return book
+
+
+def test_the_last_moment_before_it_can_still_be_had() -> None:
+    book = _with_break(540, 560)
+
+    assert find_range(book, _position(100), _at(53)).last == 5
+    with pytest.raises(TimeUnreachable, match="it rewrote t"):
+        find_range(book, _position(100), _at(54))
+
+
+def test_a_full_backup_made_since_leads_on_at_once() -> None:
+    book = _with_break(540, 560)
+
+    assert find_range(book, _position(561), _at(57)).last == 5
+    assert find_range(book, _position(561), _at(70)).last == 7
+    for at in (540, 550, 560):  # made before it, or between the first and the last
+        with pytest.raises(TimeUnreachable, match="it rewrote t"):
+            find_range(book, _position(at), _at(57))
+
+
+def test_what_began_nobody_knows_when_stops_every_moment_that_needs_it() -> None:
+    with pytest.raises(TimeUnreachable, match="it rewrote t"):
+        find_range(_with_break(None, 540), _position(100), _at(51))
+
+
 @pytest.mark.parametrize("position", [_position(100, "7/9"), _position(99)])
 def test_a_snapshot_that_no_chain_goes_on_from_is_told(position: dict[str, Any]) -> None:
     with pytest.raises(TimeUnreachable, match="no log of db goes on from the snapshot"):

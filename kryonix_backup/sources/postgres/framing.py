@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from struct import Struct
+from typing import NamedTuple
 
 from kryonix_backup.errors import Damaged, SourceError
 from kryonix_backup.model import LogHeader
@@ -33,6 +34,15 @@ _TOLD = f"{SCHEMA}\0told\0".encode()
 _OURS_ALL = f"{SCHEMA}\0".encode()
 # After a transaction, this many times of what is held at most is enough for one segment.
 _TIMES = 4
+
+
+class _Break(NamedTuple):
+    """What a transaction did that cannot be replayed; a beat tells of it some time after."""
+
+    reason: str
+    time: int
+    place: int
+    since_unknown: bool
 
 
 class Cutter:
@@ -63,6 +73,7 @@ class Cutter:
         self._types: dict[bytes, bytes] = {}
         self._of_ours: dict[bytes, bool] = {}  # whether changes of the schema are told in it
         self._beat, self._wrong = 0, ""  # of the transaction under way
+        self._since_unknown = False
         self._begin_segment()
 
     def _begin_segment(self) -> None:
@@ -73,7 +84,7 @@ class Cutter:
         self._first: int | None = None
         self._newest: int | None = None
         self._restorable: int | None = None
-        self._broken: tuple[str, int] | None = None
+        self._breaks: list[_Break] = []
 
     @property
     def size(self) -> int:
@@ -123,9 +134,9 @@ class Cutter:
     def close(self, timeline: int) -> LogHeader:
         """What the segment holds whose frames were taken; what comes next is another one's."""
         meta: dict[str, object] = {"timeline": timeline}
-        broken, at = self._broken or ("", None)
-        if at is not None:
-            meta["broken_at"] = _moment(at).isoformat()
+        broken = self._breaks[0].reason if self._breaks else ""
+        if self._breaks:
+            meta |= _told_of(self._breaks)
         header = LogHeader(
             self._last.chain,
             self._last.number + 1,
@@ -175,11 +186,11 @@ class Cutter:
         commit, _, _ = _BEGIN.unpack(message)
         self.inside = True
         self._skipping = commit < self._end
-        self._beat, self._wrong = 0, ""
+        self._beat, self._wrong, self._since_unknown = 0, "", False
         return not self._skipping
 
     def _commit(self, message: bytes) -> bool:
-        _, _, end, time = _COMMIT.unpack(message)
+        _, place, end, time = _COMMIT.unpack(message)
         self.inside = False
         if self._skipping != (end <= self._end):
             raise SourceError(f"the server sent its log out of order: {end:X} after {self._end:X}")
@@ -192,8 +203,8 @@ class Cutter:
         if self._beat:
             self.newest_beat = self._beat
             self._restorable = time
-        if self._wrong and self._broken is None:
-            self._broken = self._wrong, time
+        if self._wrong:
+            self._breaks.append(_Break(self._wrong, time, place, self._since_unknown))
         return True
 
     def _relation(self, message: bytes) -> bool:
@@ -235,6 +246,7 @@ class Cutter:
             if said.publication != self._publication:
                 self.replaced = True
                 self._wrong = self._wrong or "our publication was dropped or replaced"
+                self._since_unknown = True
         else:
             self._note_ddl(said, said.opaque or "it was not written by our trigger")
 
@@ -281,6 +293,17 @@ def _types_of(relation: bytes) -> list[bytes]:
         found.append(b"Y" + relation[at : at + _OID_BYTES])
         at += 2 * _OID_BYTES
     return found
+
+
+def _told_of(breaks: list[_Break]) -> dict[str, object]:
+    """Where the first and the last are; the first only where none began before it was told."""
+    first, last = breaks[0], breaks[-1]
+    told: dict[str, object] = {
+        "broken_at": _moment(first.time).isoformat(), "broken_to": last.place
+    }  # fmt: skip
+    if not any(each.since_unknown for each in breaks):
+        told["broken_from"] = first.place
+    return told
 
 
 def _moment(microseconds: int) -> datetime:

@@ -201,6 +201,8 @@ def test_what_cannot_be_replayed_marks_the_segment(message: bytes, broken: str) 
 
     assert header.broken == broken
     assert header.meta["broken_at"] == "2000-01-01T00:00:05+00:00"
+    assert header.meta["broken_to"] == 115
+    assert header.meta.get("broken_from") == (None if "publication" in broken else 111)
     assert cutter.replaced == ("publication" in broken)
 
 

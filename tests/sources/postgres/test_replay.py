@@ -269,6 +269,27 @@ def test_a_moment_that_the_log_has_not_reached_is_refused(story: Story) -> None:
     story.restored_at(moment)
 
 
+def test_around_a_change_that_cannot_be_repeated_everything_else_can_be_had(story: Story) -> None:
+    """The bad migration: the moment before it, and whatever comes after the next full backup."""
+    story.run(KEYED, "insert into keyed values (1, '1', 'b')")
+    story.begin()
+    story.run("update keyed set b = 'before' where id = 1")
+    before = story.remember()
+    story.run("alter table keyed alter a type int using a::int")
+    between = story.remember()
+    story.client.backup()
+    story.run("insert into keyed values (2, 2, 'after')")
+    after = story.remember()
+    story.run("select 1")
+    story.client.back_up_logs()  # all of it comes in one segment
+
+    with pytest.raises(TimeUnreachable, match="it rewrote the rows of"):
+        story.restored_at(between)
+    del story.moments[1]
+    assert [moment for moment, _, _ in story.moments] == [before, after]
+    story.prove()
+
+
 def test_a_restore_leaves_nothing_of_the_log_in_the_new_database(story: Story) -> None:
     story.run(KEYED)
     story.begin()
