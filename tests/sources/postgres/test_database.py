@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from kryonix_backup.errors import ConfigError, SourceDenied, SourceMissing, Sour
 from kryonix_backup.model import SourceName
 from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.postgres.database import PostgresSource
+from kryonix_backup.sources.source import Item
 from kryonix_backup.testing.postgres import PostgresServer
 from tests.services.postgres import new_database
 from tests.sources.postgres import rich
@@ -34,6 +36,12 @@ def test_everything_in_a_database_comes_back(postgres: PostgresServer, tmp_path:
     assert postgres.run("pg_amcheck", "--install-missing", f"{database}_back") == ""
 
 
+def _items(server: PostgresServer, database: str) -> Iterator[Item]:
+    source = PostgresSource(SourceSettings(SourceName("db"), server.url(database)))
+    (part,) = source.parts()
+    return iter(source.dump(part, None).items)
+
+
 @pytest.mark.parametrize(
     "statement", ["truncate t", "alter table t alter a type text", "drop table t", "vacuum full t"]
 )
@@ -43,9 +51,7 @@ def test_a_table_that_is_emptied_while_it_is_read_fails_the_backup(
     database = new_database(postgres)
     with postgres.connect(database) as connection:
         connection.execute("create table t (a int); insert into t values (1); create table u ()")
-        source = PostgresSource(SourceSettings(SourceName("db"), postgres.url(database)))
-        (part,) = source.parts()
-        items = iter(source.dump(part, None).items)
+        items = _items(postgres, database)
         next(items)
         connection.execute(
             "create table v (a int); drop table v; analyze t; insert into t values (2)"
@@ -63,9 +69,7 @@ def test_a_table_that_goes_before_it_is_read_fails_the_backup(
     database = new_database(postgres)
     with postgres.connect(database) as connection:
         connection.execute("create table t (a int); insert into t values (1)")
-        source = PostgresSource(SourceSettings(SourceName("db"), postgres.url(database)))
-        (part,) = source.parts()
-        items = iter(source.dump(part, None).items)
+        items = _items(postgres, database)
         item = next(items)
         connection.execute(statement.encode())
 
@@ -80,10 +84,8 @@ def test_who_waits_for_a_table_that_was_read_holds_nothing_up(postgres: Postgres
         connection.execute("create table t (a int); insert into t values (1); create table u ()")
         pid = waiting.info.backend_pid
         thread = threading.Thread(target=waiting.execute, args=("truncate t",))
-        source = PostgresSource(SourceSettings(SourceName("db"), postgres.url(database)))
-        (part,) = source.parts()
         view = memoryview(bytearray(1 << 20))
-        for item in source.dump(part, None).items:
+        for item in _items(postgres, database):
             assert item.open is not None
             reader = item.open()
             while reader.readinto(view):

@@ -1,15 +1,13 @@
-"""What `prepare` makes, that the tenant never notices, and that `release` leaves nothing."""
+"""What `prepare` makes, and that the tenant never notices."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 from psycopg import sql
 
 from kryonix_backup.errors import (
-    AlreadyRunning,
     SourceDenied,
     SourceUnavailable,
     SourceUnprepared,
@@ -27,18 +25,9 @@ from kryonix_backup.sources.postgres.preparing import (
 from kryonix_backup.sources.postgres.session import connected
 from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
 from tests.services.postgres import new_database
-from tests.sources.postgres import rich
-from tests.sources.postgres.log import Followed
 from tests.sources.postgres.prepared import Tenant
 
 pytestmark = pytest.mark.service
-
-
-@pytest.fixture
-def tenant(postgres: PostgresServer) -> Iterator[Tenant]:
-    made = Tenant(postgres, new_database(postgres))
-    yield made
-    made.drop_slots()
 
 
 def test_a_plan_changes_nothing(tenant: Tenant) -> None:
@@ -87,40 +76,6 @@ def test_what_is_prepared_is_prepared_once(tenant: Tenant) -> None:
         "schema kryonix",
         f"slot {tenant.slot}",
     ]
-
-
-def test_release_leaves_no_trace(tenant: Tenant) -> None:
-    rich.fill(tenant.server, tenant.database, rows=5)
-    tenant.run(
-        "create schema odd",
-        "set search_path = odd",
-        "create table nothing (a int primary key)",
-        "alter table nothing replica identity nothing",
-        "create table full_before (a int)",
-        "alter table full_before replica identity full",
-        "create table indexed (a int not null)",
-        "create unique index i on indexed (a)",
-        "alter table indexed replica identity using index i",
-        'create table "wild ""; drop table t; --%s {x}" (a int)',
-    )
-    before = tenant.schema()
-    tenant.prepare()
-    assert tenant.schema() != before
-    removed = release(tenant.address)
-
-    assert tenant.schema() == before
-    assert tenant.ours() == []
-    assert {f"slot {tenant.slot}", f"publication {tenant.slot}", "schema kryonix"} <= set(removed)
-    assert release(tenant.address) == []
-
-
-def test_what_was_made_while_prepared_is_put_back_too(tenant: Tenant) -> None:
-    tenant.prepare()
-    tenant.run("create table plain (a int)", "create table keyed (a int primary key)")
-    release(tenant.address)
-
-    found = "select relreplident::text from pg_class where relname in ('plain', 'keyed')"
-    assert tenant.run(found) == [("d",), ("d",)]
 
 
 @pytest.mark.parametrize("consent", [True, False])
@@ -254,21 +209,6 @@ def test_a_table_in_use_stops_us_and_not_the_tenant(
         assert tenant.ours() == []
 
 
-def test_a_log_that_is_followed_is_not_taken_away(postgres: PostgresServer) -> None:
-    followed = Followed(postgres, new_database(postgres))
-    tenant = Tenant(postgres, followed.database)
-    before = tenant.ours()
-    with followed.log.follow(followed.opening, followed.last):
-        with pytest.raises(AlreadyRunning):
-            release(tenant.address)
-        with pytest.raises(AlreadyRunning):
-            renew_slot(tenant.address)
-        assert tenant.ours() == before
-
-    release(tenant.address)
-    assert tenant.ours() == []
-
-
 def test_a_new_slot_begins_later_and_leaves_the_rest(tenant: Tenant) -> None:
     first = tenant.prepare()
     tenant.run("create table t (a int primary key)", "insert into t values (1)")
@@ -326,15 +266,6 @@ def test_rights_that_were_taken_are_given_again(tenant: Tenant) -> None:
     assert len(tenant.plan()) == 2
     assert tenant.prepare() == first
     assert tenant.plan() == []
-
-
-def test_what_is_left_of_us_is_released(tenant: Tenant) -> None:
-    before = tenant.schema()
-    tenant.prepare()
-    tenant.run("drop schema kryonix cascade", "create table t (a int primary key)", "drop table t")
-
-    assert release(tenant.address) == [f"publication {tenant.slot}", f"slot {tenant.slot}"]
-    assert (tenant.schema(), tenant.ours()) == (before, [])
 
 
 def test_a_server_without_a_logical_log_is_left_alone() -> None:
@@ -403,60 +334,6 @@ def test_any_name_of_a_database_will_do(postgres: PostgresServer, name: str) -> 
     assert tenant.ours() == []
     with postgres.connect() as connection:
         connection.execute(sql.SQL("drop database {}").format(sql.Identifier(name)))
-
-
-def test_a_database_of_another_name_than_before(tenant: Tenant) -> None:
-    tenant.prepare()
-    renamed = Tenant(tenant.server, f"{tenant.database}_renamed")
-    with tenant.server.connect() as connection:
-        connection.execute(f"alter database {tenant.database} rename to {renamed.database}")
-        connection.execute(f"create database {tenant.database}")
-
-    with pytest.raises(SourceUnprepared, match=f"is of another database, '{renamed.database}'"):
-        tenant.prepare()
-    assert tenant.ours() == []
-    assert release(tenant.address) == []
-    assert f"slot {tenant.slot}" in renamed.ours()
-
-    renamed.prepare()
-    assert f"slot {tenant.slot}" not in renamed.ours()
-    assert f"publication {tenant.slot}" not in renamed.ours()
-    tenant.prepare()
-    release(renamed.address)
-    assert renamed.ours() == []
-    assert f"slot {tenant.slot}" in tenant.ours()
-
-
-def test_a_copy_of_a_prepared_database_is_released_whole(tenant: Tenant) -> None:
-    tenant.prepare()
-    copy = Tenant(tenant.server, f"{tenant.database}_copy")
-    with tenant.server.connect() as connection:
-        connection.execute(f"create database {copy.database} template {tenant.database}")
-    release(copy.address)
-
-    assert copy.ours() == []
-    assert tenant.plan() == []
-
-
-def test_a_schema_of_the_tenant_with_our_name_stays(tenant: Tenant) -> None:
-    tenant.run("create schema kryonix", "create table kryonix.identity (a int primary key)")
-    before = tenant.schema()
-
-    with pytest.raises(SourceUnprepared, match="not ours"):
-        tenant.prepare()
-    assert release(tenant.address) == []
-    assert tenant.schema() == before
-
-
-def test_what_the_tenant_put_into_our_schema_stops_a_release(tenant: Tenant) -> None:
-    tenant.prepare()
-    tenant.run("create table kryonix.precious (a int)")
-    before = tenant.ours()
-
-    with pytest.raises(Exception, match=r"drop schema kryonix because.*precious"):
-        release(tenant.address)
-    assert tenant.ours() == before
-    tenant.run("drop table kryonix.precious")
 
 
 def test_a_plain_role_may_follow_but_not_prepare(tenant: Tenant) -> None:
