@@ -1,6 +1,8 @@
-"""Names of blocks and artifacts that belong to one tenant."""
+"""Names of blocks, artifacts and deployments that belong to one tenant."""
 
 from __future__ import annotations
+
+from kryonix_backup.model import BackupKind
 
 
 def qualified(tenant: str, name: str) -> str:
@@ -12,3 +14,8 @@ def qualified(tenant: str, name: str) -> str:
     """
     plain = f"{tenant}-{name}"
     return f"{plain}-{len(name)}" if "-" in name else plain
+
+
+def backup_deployment(tenant: str, kind: BackupKind) -> str:
+    """The name by which Prefect runs that backup."""
+    return f"backup-tenant/{tenant}-{kind.value}"

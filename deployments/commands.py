@@ -26,7 +26,7 @@ from kryonix_backup.errors import ServerUnreachable
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-_FLOWS = ("backup", "restore", "rollback", "onboard")
+_FLOWS = ("backup", "follow", "restore", "rollback", "onboard")
 
 
 @click.command()
@@ -94,8 +94,9 @@ def flow(name: str, tenant: str, parameters: tuple[str, ...], *, watch: bool) ->
     """
     Run a tenant's backup, restore, rollback or onboard through Prefect.
 
-    Parameters are those of the flow, such as snapshot=latest. With --watch it exits 0 when the
-    run completes, 3 when entries were left out, and 1 otherwise; Ctrl-C leaves the run alone.
+    follow starts the run that keeps the logs of all tenants of its tier. Parameters are those of
+    the flow, such as snapshot=latest. With --watch it exits 0 when the run completes, 3 when
+    entries were left out or a log has a gap, and 1 otherwise; Ctrl-C leaves the run alone.
     """
     from kryonix_backup.sdk.tenants import show_tenant
 

@@ -8,29 +8,36 @@ from prefect.exceptions import ObjectNotFound
 
 from blocks.saved import saved
 from blocks.tenant import TenantBlock
-from deployments.schedules import cron
+from deployments.schedules import cron, follow_cron
 from deployments.specification import VERSION, DeploymentSpec, apply
 from deployments.tenants import save_tenant
 from kryonix_backup.model import BackupKind, Tier
+from kryonix_backup.sdk.logs import log_sources
 from kryonix_backup.settings import TenantSettings
 
-KINDS = (BackupKind.FULL, BackupKind.INCREMENTAL)
+_FOLLOW = "flows.follow.follow_logs"
 
 
 def tenant_deployments(settings: TenantSettings) -> list[DeploymentSpec]:
     """
     What a tenant has: a full and an incremental backup, on the pool of its tier.
 
+    One whose sources keep a log has a third, and needs the run that follows the logs of its pool.
     A backup that comes while its predecessor runs is cancelled: it would only do the same.
     """
-    return [_backup(settings, kind) for kind in KINDS]
+    specs = [_backup(settings, BackupKind.FULL), _backup(settings, BackupKind.INCREMENTAL)]
+    if log_sources(settings):
+        specs += [_backup(settings, BackupKind.LOG), follow_deployment(settings.tier)]
+    return specs
 
 
 def register(client: SyncPrefectClient, settings: TenantSettings, *, active: bool | None) -> None:
     """Save the tenant's blocks and deployments; may be run again, and changes only what differs."""
     save_tenant(settings)
     for spec in tenant_deployments(settings):
-        apply(client, spec, active=active)
+        # The pool's following is not one tenant's to switch off.
+        keep = spec.entrypoint == _FOLLOW and active is False
+        apply(client, spec, active=None if keep else active)
 
 
 def is_registered(client: SyncPrefectClient, settings: TenantSettings) -> bool:
@@ -38,7 +45,8 @@ def is_registered(client: SyncPrefectClient, settings: TenantSettings) -> bool:
     try:
         stored = saved(TenantBlock, settings.id).to_settings()
         there = [
-            client.read_deployment_by_name(backup_deployment(settings.id, kind)) for kind in KINDS
+            client.read_deployment_by_name(spec.full_name())
+            for spec in tenant_deployments(settings)
         ]
     except (ValueError, ObjectNotFound):
         return False
@@ -46,9 +54,25 @@ def is_registered(client: SyncPrefectClient, settings: TenantSettings) -> bool:
     return same and all(deployment.version == VERSION for deployment in there)
 
 
-def backup_deployment(tenant: str, kind: BackupKind) -> str:
-    """The name by which Prefect runs that backup."""
-    return f"backup-tenant/{tenant}-{kind.value}"
+def follow_deployment(tier: Tier) -> DeploymentSpec:
+    """
+    The run that follows the logs of a pool's tenants.
+
+    It is started as often as a tier's data may be lost, and ends at once where it is not needed.
+    Two may run: one hands over to the other.
+    """
+    return DeploymentSpec(
+        entrypoint=_FOLLOW,
+        name=tier.value,
+        pool=tier.value,
+        queue="high",
+        description=f"Keep the transaction logs of all tenants of {tier.value}.",
+        limit=2,
+        collision=ConcurrencyLimitStrategy.CANCEL_NEW,
+        parameters={"pool": tier.value},
+        tags=("follow", f"tier:{tier.value}"),
+        cron=follow_cron(tier),
+    )
 
 
 def _backup(settings: TenantSettings, kind: BackupKind) -> DeploymentSpec:
@@ -63,5 +87,6 @@ def _backup(settings: TenantSettings, kind: BackupKind) -> DeploymentSpec:
         collision=ConcurrencyLimitStrategy.CANCEL_NEW,
         parameters={"tenant": settings.id, "kind": kind.value},
         tags=("backup", f"tenant:{settings.id}", f"tier:{tier.value}"),
-        cron=cron(settings.id, tier, kind),
+        # A log is followed; a run of its own is for who asks for one.
+        cron=None if kind is BackupKind.LOG else cron(settings.id, tier, kind),
     )

@@ -11,9 +11,11 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
-from deployments.register import backup_deployment
+from blocks.names import backup_deployment
+from deployments.register import follow_deployment
 from kryonix_backup.errors import ConfigError, UsageError
 from kryonix_backup.model import BackupKind
+from kryonix_backup.sdk.logs import needed_log_sources
 from kryonix_backup.settings import TenantSettings
 
 _TEXT = {"snapshot", "restore", "resume", "kind", "at"}
@@ -29,9 +31,13 @@ class FlowRequest:
 
 
 def flow_request(name: str, settings: TenantSettings, parameters: Mapping[str, Any]) -> FlowRequest:
-    """The run that the operator asks for; raises UsageError."""
+    """The run that the operator asks for; raises UsageError, and ConfigError without a log."""
     asked = {**parameters, "tenant": settings.id}
+    if name == "follow":
+        needed_log_sources(settings)
+        asked = {**parameters, "pool": settings.tier.value}
     deployment = {
+        "follow": follow_deployment(settings.tier).full_name(),
         "restore": f"restore-tenant/restore-{settings.tier.value}",
         "rollback": "rollback-restore/rollback",
         "onboard": "onboard-tenant/onboard",
@@ -39,13 +45,15 @@ def flow_request(name: str, settings: TenantSettings, parameters: Mapping[str, A
     }.get(name)
     if deployment is None:
         raise UsageError(
-            f"there is no flow {name!r}", "Use one of backup, restore, rollback or onboard."
+            f"there is no flow {name!r}", "Use one of backup, follow, restore, rollback or onboard."
         )
     if name == "backup":
-        kinds = (BackupKind.FULL.value, BackupKind.INCREMENTAL.value)
-        asked.setdefault("kind", kinds[0])
+        kinds = [kind.value for kind in BackupKind]
+        asked.setdefault("kind", BackupKind.FULL.value)
         if asked["kind"] not in kinds:
-            raise UsageError(f"a backup's kind is {' or '.join(kinds)}, not {asked['kind']!r}")
+            raise UsageError(f"a backup's kind is {', '.join(kinds)}, not {asked['kind']!r}")
+        if asked["kind"] == BackupKind.LOG.value:
+            needed_log_sources(settings)
         deployment = backup_deployment(settings.id, BackupKind(asked["kind"]))
     tags = (f"tenant:{settings.id}", f"tier:{settings.tier.value}", name)
     return FlowRequest(deployment, asked, tags)

@@ -6,9 +6,10 @@ import hashlib
 
 from kryonix_backup.model import BackupKind, Tier
 
-# Minutes between incremental backups: what a tier may lose (5, 15, 30 min), less what a run takes.
-# They divide the hour, because a cron line begins anew with each.
-INCREMENTAL_EVERY_MIN = {Tier.ENTERPRISE: 4, Tier.PROFESSIONAL: 12, Tier.STANDARD: 20}
+# Minutes between incremental backups, and between two looks whether logs are followed: what a tier
+# may lose (5, 15, 30 min), less what a run takes. They divide the hour, because a cron line begins
+# anew with each.
+EVERY_MIN = {Tier.ENTERPRISE: 4, Tier.PROFESSIONAL: 12, Tier.STANDARD: 20}
 # Full backups read everything: once a week, in these hours (UTC).
 FULL_HOURS = 6
 
@@ -18,8 +19,13 @@ def cron(tenant: str, tier: Tier, kind: BackupKind) -> str:
     digest = hashlib.sha256(f"{tenant} {kind.value}".encode()).digest()
     number = int.from_bytes(digest[:8], "big")
     if kind is BackupKind.INCREMENTAL:
-        every = INCREMENTAL_EVERY_MIN[tier]
+        every = EVERY_MIN[tier]
         return f"{number % every}-59/{every} * * * *"
     number, minute = divmod(number, 60)
     number, hour = divmod(number, FULL_HOURS)
     return f"{minute} {hour} * * {number % 7}"
+
+
+def follow_cron(tier: Tier) -> str:
+    """When a pool's logs get a run that follows them, where none does."""
+    return f"*/{EVERY_MIN[tier]} * * * *"

@@ -12,6 +12,7 @@ from prefect.states import Completed
 from flows.parameters import Source, Tenant
 from kryonix_backup.model import BackupKind
 from tasks.backup import back_up_source, open_backup, publish_snapshot
+from tasks.logs import find_logs, keep_log, logs_line, report_logs
 from tasks.policy import BACKUPS_LIMIT, HOUR_S
 from tasks.report import report_backup
 
@@ -26,11 +27,13 @@ def backup_tenant(
     tenant: Tenant, kind: BackupKind = BackupKind.FULL, sources: list[Source] | None = None
 ) -> State[dict[str, Any]]:
     """
-    Back up a tenant's sources into one snapshot.
+    Back up a tenant's sources into one snapshot; of kind log, only what was committed since.
 
     Run again after a crash it goes on: what is stored is not stored again.
     """
     with concurrency(BACKUPS_LIMIT, strict=True):
+        if kind is BackupKind.LOG:
+            return _keep_logs(tenant, sources or [])
         opened = open_backup(tenant, kind, sources or [])
         running = [
             back_up_source.submit(tenant, opened["session"], source) for source in opened["sources"]
@@ -39,3 +42,10 @@ def backup_tenant(
         report = publish_snapshot(tenant, opened["session"], results)
         line = report_backup(tenant, report)
     return Completed(message=line, data=report)
+
+
+def _keep_logs(tenant: str, sources: list[str]) -> State[dict[str, Any]]:
+    keeping = [keep_log.submit(tenant, source) for source in find_logs(tenant, sources)]
+    reports: list[Any] = [each.result() for each in keeping]
+    report = report_logs(tenant, reports)
+    return Completed(message=logs_line(report), data=report)

@@ -1,5 +1,5 @@
 """
-What the worker does when a restore's process is gone.
+What the worker does when the process of a run is gone.
 
 These run in the worker, where nothing of the run is left but its record on the server.
 """
@@ -17,6 +17,7 @@ from prefect.logging.loggers import flow_run_logger
 from tasks.run import artifacts, facts_of
 
 ROLLBACK_DEPLOYMENT = "rollback-restore/rollback"
+_FOLLOW_DEPLOYMENT = "follow-logs/{pool}"
 
 
 def roll_back_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
@@ -43,6 +44,18 @@ def tell_how_to_resume(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any
             " or undo it with 'kryonix flow rollback %s restore=%s'",
             flow_run.parameters["tenant"], restore, flow_run.parameters["tenant"], restore,
         )  # fmt: skip
+
+
+def follow_again(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Start a successor of the run that followed a pool's logs; a crash is told of twice."""
+    pool = flow_run.parameters["pool"]
+    run_deployment(
+        _FOLLOW_DEPLOYMENT.format(pool=pool),
+        timeout=0,
+        as_subflow=False,
+        idempotency_key=f"follow-after-{flow_run.id}",
+    )
+    flow_run_logger(flow_run).warning("crashed: a successor follows the logs of %s", pool)
 
 
 def _restore_of(flow_run: FlowRun) -> str | None:

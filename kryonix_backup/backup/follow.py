@@ -118,7 +118,9 @@ def follow_log(
     tell: Callable[[LogReport], None] = quiet_log,
 ) -> LogReport:
     """
-    Keep a source's log until ``pace`` says so; ``tell`` hears of every segment once it is durable.
+    Keep a source's log until ``pace`` says so.
+
+    ``tell`` hears when it begins to be followed, and of every segment once it is durable.
 
     Raises AlreadyRunning where another process follows it, SourceUnprepared, and LogBroken where
     the log is lost again before a new chain has got anything.
@@ -162,6 +164,7 @@ class _Following:
             before = self._segments
             try:
                 with self._source.follow(self._opening, self._last) as stream:
+                    self._tell(self._report())
                     self._keep_all(stream, pace)
                 return self._report()
             except LogBroken as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +12,22 @@ from kryonix_backup.cli.answer import Answer, answers
 from kryonix_backup.cli.options import connected, tenant_argument
 from kryonix_backup.cli.progress import shown_progress
 from kryonix_backup.cli.text import duration, printable, size
+from kryonix_backup.clock import SystemClock
+from kryonix_backup.errors import UsageError
 from kryonix_backup.model import BackupKind
 
 if TYPE_CHECKING:
-    from kryonix_backup.sdk.client import LogReport
+    from kryonix_backup.sdk.client import Client, LogReport
 
 LEFT_OUT = 3
+_LOOK_S = 0.5
+_CLOCK = SystemClock()
 _PROBLEMS_SHOWN = 10
 
 
 @click.command(
-    epilog="Example: kryonix backup acme --source documents --kind incremental",
+    epilog="Examples: kryonix backup acme --source documents --kind incremental;"
+    " kryonix backup acme --kind log --follow",
 )
 @tenant_argument
 @click.option(
@@ -34,15 +40,23 @@ _PROBLEMS_SHOWN = 10
     help="full reads everything; incremental only what its source knows to have changed; log only"
     " the transaction log. All store only what is new, and all restore alike.",
 )  # fmt: skip
+@click.option(
+    "--follow", is_flag=True,
+    help="With --kind log: go on until Ctrl-C; what was committed is kept within a minute.",
+)  # fmt: skip
 @answers
-def backup(tenant: str, sources: tuple[str, ...], kind: str) -> Answer:
+def backup(tenant: str, sources: tuple[str, ...], kind: str, *, follow: bool) -> Answer:
     """
     Back up a tenant's sources into a new snapshot.
 
     Exits 3 when the snapshot was made but entries had to be left out, or when a log has a gap; the
     report names them.
     """
+    if follow and kind != BackupKind.LOG.value:
+        raise UsageError("only a log can be followed", "Say --kind log with --follow.")
     client = connected(tenant, (), None)
+    if follow:
+        return log_answer(tenant, _followed(client, sources))
     if kind == BackupKind.LOG.value:
         return log_answer(tenant, client.back_up_logs(sources))
     with shown_progress() as listener:
@@ -60,6 +74,40 @@ def log_answer(tenant: str, reports: dict[str, LogReport]) -> Answer:
     }
     broken = any(report.needs_full for report in reports.values())
     return Answer(plain, _log_lines(tenant, reports), LEFT_OUT if broken else 0)
+
+
+def _followed(client: Client, sources: tuple[str, ...]) -> dict[str, LogReport]:
+    """Follow the logs until Ctrl-C or SIGTERM, telling on stderr whenever something is new."""
+    from kryonix_backup.sdk.following import LogFollowers, LoggedTenant
+
+    names = client.log_sources(sources)
+    followers = LogFollowers()
+    told: dict[str, str] = {}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        # A client for each source: they run side by side.
+        logged = LoggedTenant(names, lambda: connected(client.tenant, (), None))
+        followers.keep({client.tenant: logged})
+        while True:
+            for state in followers.states():
+                line = f"{state.source}: {state.standing}{_newest(state.report, state.message)}"
+                if told.get(state.source) != line:
+                    click.echo(printable(line), err=True)
+                    told[state.source] = line
+            _CLOCK.sleep(_LOOK_S)
+    except KeyboardInterrupt:
+        click.echo("Letting go: what was committed until now is kept.", err=True)
+    finally:
+        followers.stop()
+    return {state.source: state.report for state in followers.states() if state.report is not None}
+
+
+def _newest(report: LogReport | None, message: str) -> str:
+    if message:
+        return f": {message}"
+    return (
+        f", restorable to {report.restorable.isoformat()}" if report and report.restorable else ""
+    )
 
 
 def _log_lines(tenant: str, reports: dict[str, LogReport]) -> Iterator[str]:

@@ -25,7 +25,7 @@ from kryonix_backup.clock import Clock, SystemClock
 from kryonix_backup.errors import AlreadyRunning, ConfigError, Interrupted, KryonixError
 from kryonix_backup.events import Listener, quiet
 from kryonix_backup.maintenance.verify import Level, VerifyReport, verify
-from kryonix_backup.model import BackupKind, Blob, Phase, TenantId, Tier
+from kryonix_backup.model import BackupKind, Blob, Phase, SourceName, TenantId, Tier
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.snapshot import Snapshot, SourceResult
 from kryonix_backup.restore import run as restore_run
@@ -201,6 +201,11 @@ class Client:
 
     # ------------------------------------------------------------------ transaction logs
 
+    def log_sources(self, sources: Sequence[str] = ()) -> tuple[SourceName, ...]:
+        """Those of these sources, or of all, that keep a log; raises ConfigError without any."""
+        with self._named():
+            return tuple(logs.needed_log_sources(self.settings, sources))
+
     def back_up_logs(self, sources: Sequence[str] = ()) -> dict[str, LogReport]:
         """Keep what was committed by now in every source that has a log, or in these."""
         with self._named(), self._journal.backup(None, BackupKind.LOG):
@@ -214,8 +219,12 @@ class Client:
         until: Callable[[], bool],
         tell: Callable[[LogReport], None] = quiet_log,
     ) -> LogReport:
-        """Keep a source's log; a segment at least so often, of which ``tell`` then hears."""
-        with self._named(), self._journal.backup(None, BackupKind.LOG):
+        """
+        Keep a source's log, a segment at least so often; see `follow_log`.
+
+        It leaves no record for the catalog: who follows a log tries again and again.
+        """
+        with self._named():
             repository, pace = self.repository, Pace(every, until)
             return logs.follow(repository, self.settings, source, self._clock, pace, tell)
 

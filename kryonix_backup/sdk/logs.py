@@ -7,10 +7,31 @@ from collections.abc import Callable, Sequence
 from kryonix_backup.backup.follow import LogReport, Pace, drain_log, follow_log
 from kryonix_backup.clock import Clock
 from kryonix_backup.errors import ConfigError
+from kryonix_backup.model import SourceName
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.sdk.wiring import source_of
 from kryonix_backup.settings import TenantSettings
 from kryonix_backup.sources.source import LogSource
+
+
+def log_sources(settings: TenantSettings, names: Sequence[str] = ()) -> dict[SourceName, LogSource]:
+    """Those of these sources, or of all, that keep a log; raises ConfigError for unknown ones."""
+    chosen = [settings.source(name) for name in dict.fromkeys(names)] or settings.sources
+    adapters = {source.name: source_of(source) for source in chosen}
+    return {name: each for name, each in adapters.items() if isinstance(each, LogSource)}
+
+
+def needed_log_sources(
+    settings: TenantSettings, names: Sequence[str] = ()
+) -> dict[SourceName, LogSource]:
+    """As `log_sources`; raises ConfigError also where none of them keeps one."""
+    found = log_sources(settings, names)
+    if not found:
+        raise ConfigError(
+            "none of this tenant's sources keeps a transaction log",
+            "Use --kind full or --kind incremental.",
+        )
+    return found
 
 
 def back_up_logs(
@@ -21,14 +42,7 @@ def back_up_logs(
 
     Raises ConfigError where none of them has one.
     """
-    chosen = [settings.source(name) for name in dict.fromkeys(names)] or settings.sources
-    adapters = {source.name: source_of(source) for source in chosen}
-    logs = {name: each for name, each in adapters.items() if isinstance(each, LogSource)}
-    if not logs:
-        raise ConfigError(
-            "none of this tenant's sources keeps a transaction log",
-            "Use --kind full or --kind incremental.",
-        )
+    logs = needed_log_sources(settings, names)
     return {name: drain_log(repository, name, log, clock) for name, log in logs.items()}
 
 

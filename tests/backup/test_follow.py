@@ -118,7 +118,7 @@ def test_a_log_is_kept_and_gone_on_with() -> None:
     assert source.confirmed == 3
 
 
-def test_every_segment_is_told_once_it_is_durable() -> None:
+def test_the_beginning_is_told_and_every_segment_once_it_is_durable() -> None:
     store, source = RecordingStore(), MemoryLog()
     repository = new_repository(store)
     open_log(repository.log(DB), source, FixedClock())
@@ -130,7 +130,7 @@ def test_every_segment_is_told_once_it_is_durable() -> None:
 
     follow_log(repository, DB, source, FixedClock(), Pace(1.0, lambda: True), tell)
 
-    assert told == [(1, 2), (2, 3)]
+    assert told == [(0, 1), (1, 2), (2, 3)]
 
 
 def test_a_part_that_was_lost_begins_a_new_chain_and_asks_for_a_full_backup() -> None:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from kryonix_backup.sources.postgres.address import slot_name
@@ -181,3 +187,32 @@ def test_a_role_without_rights_is_told_what_to_do(
     assert "let one run what" in said.err
     assert db("release").out == "there was nothing to remove\n"
     assert db.slots() == []
+
+
+def test_a_log_is_followed_until_ctrl_c(kryonix: Terminal, postgres: PostgresServer) -> None:
+    db = Database(kryonix, postgres)
+    assert db("prepare").code == 0
+    command = "import sys; from kryonix_backup.cli.main import main; sys.exit(main())"
+    words = ["backup", "acme", "--kind", "log", "--follow", "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-c", command, *words], env=dict(os.environ),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        assert process.stdout is not None
+        assert process.stderr.readline() == "db: starting\n"
+        while not db.run("select 1 from pg_replication_slots where active and database"
+                         " = current_database()"):  # fmt: skip
+            assert process.poll() is None
+        db.run("create table t (a int)")
+        process.send_signal(signal.SIGINT)
+        said, told = process.stdout.read(), process.stderr.read()
+
+    assert process.returncode == 0
+    assert "what was committed until now is kept" in told
+    report = json.loads(said)["sources"]["db"]
+    assert report["commits"] >= 1
+    assert report["restorable"] is not None
+    refused = kryonix("backup", "acme", "--follow")
+    assert (refused.code, "--kind log" in refused.err) == (2, True)
+    db("release")

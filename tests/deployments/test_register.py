@@ -14,6 +14,12 @@ ACME = TenantSettings.from_plain(
         "sources": [{"name": "documents", "url": "files:///d"}],
     }
 )
+LOGGED = TenantSettings.from_plain(
+    {
+        **ACME.to_plain(),
+        "sources": [{"name": "db", "url": "postgresql://backup@127.0.0.1:5432/acme"}],
+    }
+)
 
 
 def test_a_tenant_has_a_full_and_an_incremental_backup_on_its_tiers_pool() -> None:
@@ -39,3 +45,15 @@ def test_a_backup_that_meets_its_predecessor_is_cancelled() -> None:
         ConcurrencyLimitStrategy.CANCEL_NEW
     }
     assert {spec.limit for spec in tenant_deployments(ACME)} == {1}
+
+
+def test_a_tenant_with_a_log_has_one_more_and_its_pools_following() -> None:
+    full, incremental, log, follow = tenant_deployments(LOGGED)
+
+    assert [spec.full_name() for spec in (full, incremental, log)] == [
+        f"backup-tenant/acme-{kind}" for kind in ("full", "incremental", "log")
+    ]
+    assert log.cron is None
+    assert follow.full_name() == "follow-logs/enterprise"
+    assert follow.parameters == {"pool": "enterprise"}
+    assert (follow.limit, follow.cron) == (2, "*/4 * * * *")

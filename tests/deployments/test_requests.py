@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from deployments.requests import flow_request, parse_parameters
-from kryonix_backup.errors import UsageError
-from tests.deployments.test_register import ACME
+from kryonix_backup.errors import ConfigError, UsageError
+from tests.deployments.test_register import ACME, LOGGED
 
 
 def test_values_are_json_where_they_are_json() -> None:
@@ -31,12 +31,13 @@ def test_what_is_no_parameter_is_refused(pairs: list[str]) -> None:
         ("restore", {}, "restore-tenant/restore-enterprise"),
         ("rollback", {}, "rollback-restore/rollback"),
         ("onboard", {}, "onboard-tenant/onboard"),
+        ("backup", {"kind": "log"}, "backup-tenant/acme-log"),
     ],
 )
 def test_a_name_leads_to_its_deployment(
     name: str, parameters: dict[str, str], deployment: str
 ) -> None:
-    request = flow_request(name, ACME, parameters)
+    request = flow_request(name, LOGGED, parameters)
 
     assert request.deployment == deployment
     assert request.parameters["tenant"] == "acme"
@@ -47,7 +48,20 @@ def test_another_tenant_cannot_be_named_in_a_parameter() -> None:
     assert flow_request("backup", ACME, {"tenant": "globex"}).parameters["tenant"] == "acme"
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("mend", {}), ("backup", {"kind": "log"})])
+def test_following_is_asked_for_a_tenants_pool() -> None:
+    request = flow_request("follow", LOGGED, {})
+
+    assert request.deployment == "follow-logs/enterprise"
+    assert request.parameters == {"pool": "enterprise"}
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("follow", {}), ("backup", {"kind": "log"})])
+def test_a_tenant_without_a_log_has_none_to_keep(name: str, parameters: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="keeps a transaction log"):
+        flow_request(name, ACME, parameters)
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("mend", {}), ("backup", {"kind": "half"})])
 def test_what_does_not_exist_is_refused(name: str, parameters: dict[str, str]) -> None:
     with pytest.raises(UsageError):
         flow_request(name, ACME, parameters)

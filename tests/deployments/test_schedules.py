@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.schedules import cron
+from deployments.schedules import cron, follow_cron
 from kryonix_backup.model import BackupKind, Tier
 
 RPO_MIN = {Tier.ENTERPRISE: 5, Tier.PROFESSIONAL: 15, Tier.STANDARD: 30}
@@ -41,3 +41,11 @@ def test_a_schedule_is_the_same_on_every_machine() -> None:
     assert cron("acme", Tier.STANDARD, BackupKind.FULL) != cron(
         "globex", Tier.STANDARD, BackupKind.FULL
     )
+
+
+@pytest.mark.parametrize("tier", Tier)
+def test_who_follows_logs_is_looked_after_more_often_than_the_tier_may_lose(tier: Tier) -> None:
+    every = int(follow_cron(tier).split()[0].removeprefix("*/"))
+
+    assert every < RPO_MIN[tier]
+    assert 60 % every == 0

@@ -10,6 +10,7 @@ from prefect import Flow
 from prefect.utilities.callables import parameter_schema
 
 from flows.backup import backup_tenant
+from flows.follow import follow_logs
 from flows.onboard import onboard_tenant
 from flows.restore import restore_tenant
 from flows.rollback import rollback_restore
@@ -56,3 +57,9 @@ def test_no_parameter_is_a_secret(flow: Flow[..., Any]) -> None:
     names = set(parameter_schema(flow).properties)
 
     assert not [name for name in names if "pass" in name or "secret" in name or "key" in name]
+
+
+def test_the_server_knows_the_pools_whose_logs_can_be_followed() -> None:
+    schema = parameter_schema(follow_logs).model_dump_for_openapi()
+
+    assert schema["definitions"]["Tier"]["enum"] == ["enterprise", "professional", "standard"]

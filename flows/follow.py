@@ -1,0 +1,32 @@
+"""The following of transaction logs: one long-lived run for all tenants of a pool."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+from pydantic import Field
+
+from flows.hooks import follow_again
+from kryonix_backup.model import Tier
+from tasks.follow import follow_pool
+
+
+@flow(
+    name="follow-logs",
+    flow_run_name="follow {pool}",
+    description="Keep the transaction logs of all tenants of a pool, continuously.",
+    on_crashed=[follow_again],
+)
+def follow_logs(
+    pool: Annotated[Tier, Field(description="The pool whose tenants' logs are kept.")],
+) -> State[str]:
+    """
+    Keep the transaction logs of all tenants of a pool, until a successor does.
+
+    Ends at once where another run follows them already.
+    """
+    line = follow_pool(pool)
+    return Completed(message=line, data=line)
