@@ -75,7 +75,7 @@ def status() -> Answer:
             "workers": [],
         }
         return Answer(nothing, ["Prefect was never started here; run 'kryonix up'."], 1)
-    running = there.alive() and local.answers(there.url)
+    running = there.alive() and there.answers()
     if not there.any_alive():
         line = "Prefect does not run; start it with 'kryonix up'"
     else:

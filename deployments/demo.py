@@ -1,5 +1,6 @@
 """
-The whole story of one tenant, in a temporary home: seeded files, three regions, a Prefect server.
+The whole story of one tenant, in a temporary home: seeded files, a database that is worked with,
+three regions, a Prefect server.
 
 Nothing is left running, and nothing on disk, without ``--keep``.
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from deployments.demo_database import DemoDatabase
 from deployments.demo_regions import Regions, directories, s3_servers
 from deployments.demo_story import TENANT, Operator, Story
 from deployments.demo_table import table
@@ -41,6 +43,7 @@ class Stage:
 
     home: Path
     regions: Regions
+    database: DemoDatabase
     operator: Operator
     url: str
 
@@ -58,7 +61,7 @@ def demo(*, keep: bool, as_json: bool, mib: int, s3: bool) -> None:
     clock = SystemClock()
     began = clock.monotonic()
     with _stage(mib, console, s3=s3, keep=keep) as stage:
-        story = Story(stage.home, stage.operator, clock)
+        story = Story(stage.home, stage.database, stage.operator, clock)
         story.tell(mib, stage.regions.urls)
         report = {
             "tenant": TENANT,
@@ -88,16 +91,19 @@ def _stage(mib: int, console: Console, *, s3: bool, keep: bool) -> Iterator[Stag
         _check_room(home, mib)
         regions = (s3_servers if s3 else directories)(home / "regions", TENANT)
         leave.callback(regions.stop)
+        database = DemoDatabase.start()
+        leave.callback(database.server.remove)
         operator = Operator(home, console, _environment(home, regions))
         leave.callback(operator.kryonix, "down")
         url = str(operator.kryonix("up")["url"])
         console.print(f"The Prefect UI is at {url}", highlight=False)
+        stage = Stage(home, regions, database, operator, url)
         try:
-            yield Stage(home, regions, operator, url)
+            yield stage
         finally:
             if keep:
                 leave.pop_all()
-                console.print(_how_to_end(home, url, regions), highlight=False, soft_wrap=True)
+                console.print(_how_to_end(stage), highlight=False, soft_wrap=True)
 
 
 def _check_room(home: Path, mib: int) -> None:
@@ -127,10 +133,13 @@ def _environment(home: Path, regions: Regions) -> dict[str, str]:
     }
 
 
-def _how_to_end(home: Path, url: str, regions: Regions) -> str:
-    commands = [f"KRYONIX_HOME={home}/kryonix .venv/bin/kryonix down"]
-    commands += [f"kill {server.process.pid}" for server in regions.servers]
+def _how_to_end(stage: Stage) -> str:
+    server = stage.database.server
+    commands = [f"KRYONIX_HOME={stage.home}/kryonix .venv/bin/kryonix down"]
+    commands += [f"kill {each.process.pid}" for each in stage.regions.servers]
+    commands += [f"kill -INT {server.process.pid}"] if server.process is not None else []
     return "\n".join(
-        [f"The Prefect UI stays at {url}. To end everything:"]
-        + [f"  {command}" for command in [*commands, f"rm -r {home}"]]
+        [f"The Prefect UI stays at {stage.url}, the database at {stage.database.url}."]
+        + ["To end everything:"]
+        + [f"  {command}" for command in [*commands, f"rm -r {stage.home} {server.folder}"]]
     )

@@ -27,6 +27,7 @@ from kryonix_backup.errors import ServerUnreachable, UsageError
 from kryonix_backup.model import Tier
 
 USUAL_PORT = 4200
+PID_PATH = "/kryonix/pid"
 POOLS = tuple(tier.value for tier in Tier)
 # A fresh database takes about ten seconds to make on two free cores.
 PATIENCE_S = 120.0
@@ -47,6 +48,10 @@ class LocalServer:
     def alive(self) -> bool:
         """Whether the server and every worker run."""
         return all(child.alive() for child in (self.server, *self.workers))
+
+    def answers(self) -> bool:
+        """Whether this very server answers, and not another one at its port."""
+        return _get(self.url + PID_PATH) == str(self.server.pid).encode() and answers(self.url)
 
     def any_alive(self) -> bool:
         """Whether anything of it runs."""
@@ -126,14 +131,19 @@ def stop(local: LocalServer, clock: Clock) -> None:
     for worker in local.workers:
         worker.ask_to_end()
     for worker in local.workers:
-        worker.stop(clock, patience_s=10.0)
-    local.server.stop(clock, patience_s=10.0)
+        worker.end(clock, patience_s=15.0)
+    local.server.ask_to_end()
+    local.server.end(clock, patience_s=10.0)
 
 
 def wait_until_healthy(local: LocalServer, clock: Clock) -> None:
-    """Return once the server answers; raises ServerUnreachable with the end of its log."""
+    """
+    Return once the server itself answers; raises ServerUnreachable with the end of its log.
+
+    Another server may have taken the port in between: then ours ends.
+    """
     end = clock.monotonic() + PATIENCE_S
-    while not answers(local.url):
+    while not local.answers():
         if not local.server.alive():
             raise ServerUnreachable(
                 f"the Prefect server ended while it started:\n{local.server.last_lines()}",
@@ -149,11 +159,15 @@ def wait_until_healthy(local: LocalServer, clock: Clock) -> None:
 
 def answers(url: str) -> bool:
     """Whether a Prefect server answers at that address (without /api)."""
+    return _get(f"{url}/api/health") is not None
+
+
+def _get(url: str) -> bytes | None:
     try:
-        with urllib.request.urlopen(f"{url}/api/health", timeout=2) as answer:  # noqa: S310  the operator's own address
-            return bool(answer.status == 200)
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  the operator's own address
+            return bytes(answer.read())
     except (urllib.error.URLError, OSError):
-        return False
+        return None
 
 
 @contextmanager

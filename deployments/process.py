@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -58,15 +59,25 @@ class Child:
         if self.alive():
             os.kill(self.pid, signal.SIGTERM)
 
-    def stop(self, clock: Clock, patience_s: float) -> None:
-        """End it: asked first, killed when it has not ended after ``patience_s``."""
-        for number, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, 5.0)):
-            if not self.alive():
-                return
-            os.kill(self.pid, number)
+    def end(self, clock: Clock, patience_s: float) -> None:
+        """
+        Return once it and what it has started have ended; killed after ``patience_s``.
+
+        A second SIGTERM would make a Prefect worker leave its runs behind, so none is sent.
+        """
+        for wait_s in (patience_s, 5.0):
             end = clock.monotonic() + wait_s
-            while self.alive() and clock.monotonic() < end:
+            while (left := self._left()) and clock.monotonic() < end:
                 clock.sleep(_POLL_S)
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _left(self) -> list[int]:
+        """What runs in its process group; nothing where the pid has gone to another process."""
+        if start_time(self.pid) not in (None, self.started):
+            return []
+        return [pid for pid, group in _groups() if group == self.pid]
 
     def to_plain(self) -> dict[str, Any]:
         """The process as the state file holds it."""
@@ -83,11 +94,25 @@ class Child:
             return "".join(lines.readlines()[-count:])
 
 
+def _groups() -> Iterator[tuple[int, int]]:
+    """Every process that runs, with its process group."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        fields = _fields(int(folder.name))
+        if fields is not None:
+            yield int(folder.name), int(fields[2])
+
+
 def start_time(pid: int) -> int | None:
     """When the process started, in ticks since the machine did; None when it runs no more."""
+    fields = _fields(pid)
+    return None if fields is None else int(fields[19])
+
+
+def _fields(pid: int) -> list[str] | None:
+    """What the kernel says of a process, from its state on; None when it runs no more."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+    return None if fields[0] in "ZX" else fields

@@ -2,7 +2,8 @@
 The local Prefect server: ``python -m deployments.server PORT``.
 
 The same application that ``prefect server start`` runs, without the command's start-up time, with
-the blocks' picture, and without the one request it would still send to the internet.
+the blocks' picture and its own pid, and without the one request it would still send to the
+internet.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import uvicorn
 from fastapi import FastAPI
 from prefect.server.api import collections
 from prefect.server.api.server import create_app
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, PlainTextResponse
 from starlette.routing import Route
 
 from blocks.logo import LOGO_PATH
+from deployments.local import PID_PATH
 
 _LOGO = Path(__file__).with_name("logo.svg")
 
@@ -31,7 +33,8 @@ def local_application() -> FastAPI:
         collections.KNOWN_VIEWS[view] = "about:blank"
     application = create_app(final=True)
     logo = Route(LOGO_PATH, lambda request: FileResponse(_LOGO, media_type="image/svg+xml"))
-    application.router.routes.insert(0, logo)
+    pid = Route(PID_PATH, lambda request: PlainTextResponse(str(os.getpid())))
+    application.router.routes[:0] = [logo, pid]
     return application
 
 

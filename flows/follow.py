@@ -11,6 +11,7 @@ from pydantic import Field
 
 from flows.hooks import follow_again
 from kryonix_backup.model import Tier
+from kryonix_backup.sdk.following import SEGMENT_EVERY_S
 from tasks.follow import follow_pool
 
 
@@ -22,11 +23,15 @@ from tasks.follow import follow_pool
 )
 def follow_logs(
     pool: Annotated[Tier, Field(description="The pool whose tenants' logs are kept.")],
+    every_s: Annotated[
+        float,
+        Field(ge=1, le=75, description="Seconds after which what was committed is kept."),
+    ] = SEGMENT_EVERY_S,
 ) -> State[str]:
     """
     Keep the transaction logs of all tenants of a pool, until a successor does.
 
     Ends at once where another run follows them already.
     """
-    line = follow_pool(pool)
+    line = follow_pool(pool, every_s)
     return Completed(message=line, data=line)

@@ -230,7 +230,7 @@ def _emit(what: str, state: LogState) -> None:
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def follow_pool(pool: Tier) -> str:
+def follow_pool(pool: Tier, every_s: float) -> str:
     """
     Follow the logs of all tenants of a pool until another run does.
 
@@ -240,7 +240,7 @@ def follow_pool(pool: Tier) -> str:
     ours = claim(pool, clock)
     if ours is None:
         return f"the logs of {pool} are followed by another run"
-    tenants, board, followers = PoolTenants(pool), Board(ours, clock), LogFollowers()
+    tenants, board, followers = PoolTenants(pool), Board(ours, clock), LogFollowers(every_s)
     try:
         while not _look(pool, ours, tenants, board, followers):
             clock.sleep(LOOK_EVERY_S)

@@ -78,10 +78,10 @@ def log_answer(tenant: str, reports: dict[str, LogReport]) -> Answer:
 
 def _followed(client: Client, sources: tuple[str, ...]) -> dict[str, LogReport]:
     """Follow the logs until Ctrl-C or SIGTERM, telling on stderr whenever something is new."""
-    from kryonix_backup.sdk.following import LogFollowers, LoggedTenant
+    from kryonix_backup.sdk.following import SEGMENT_EVERY_S, LogFollowers, LoggedTenant
 
     names = client.log_sources(sources)
-    followers = LogFollowers()
+    followers = LogFollowers(SEGMENT_EVERY_S)
     told: dict[str, str] = {}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

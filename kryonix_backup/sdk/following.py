@@ -65,7 +65,7 @@ class LogFollowers:
     `stop`, and with the process.
     """
 
-    def __init__(self, every_s: float = SEGMENT_EVERY_S) -> None:
+    def __init__(self, every_s: float) -> None:
         self._every_s = every_s
         self._followers: dict[tuple[TenantId, SourceName], _Follower] = {}
         self._leaving: list[_Follower] = []

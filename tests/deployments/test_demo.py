@@ -53,7 +53,8 @@ def _assert_restored(report: dict[str, Any]) -> None:
     assert set(report["regions"]) == set(NAMES)
     assert 0 < first["stored"] < first["new"] <= first["size"]
     assert 0 < second["stored"] < first["stored"] / 4
-    assert sum("equal" in step["compared"] for step in steps.values()) == 2
+    assert sum("equal" in step["compared"] for step in steps.values()) == 3
+    assert steps["restore db before it (CLI)"]["compared"].endswith("orders equal")
 
 
 @pytest.mark.service

@@ -84,7 +84,7 @@ class Following:
 def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Following]]:
     """Those that a test has begun; they look more often here, and end with it."""
     monkeypatch.setattr(follow, "LOOK_EVERY_S", 0.2)
-    monkeypatch.setattr(follow, "LogFollowers", lambda: following.LogFollowers(every_s=0.2))
+    monkeypatch.setattr(follow, "LogFollowers", lambda every_s: following.LogFollowers(0.2))
     begun: list[Following] = []
     yield begun
     monkeypatch.setattr(follow, "is_succeeded", lambda pool, ours: True)
