@@ -176,10 +176,10 @@ class Story:
             )
         self.steps.append(
             Step(
-                "restore db before it (CLI)",
+                "restore database (CLI)",
                 duration_s,
                 restored=sum(phase["bytes"] for phase in answer["phases"]),
-                compared=f"{found.orders} orders equal",
+                compared=f"{found.orders} equal",
             )
         )
 
