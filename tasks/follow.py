@@ -38,6 +38,7 @@ from kryonix_backup.sdk.logs import log_sources
 from tasks.connection import load_tenant
 from tasks.logs import log_row
 from tasks.policy import HOUR_S
+from tasks.run import note_facts
 
 LOOK_EVERY_S = 5.0
 LIFETIME_S = HOUR_S
@@ -238,6 +239,7 @@ def follow_pool(pool: Tier, every_s: float) -> str:
     """
     clock = SystemClock()
     ours = claim(pool, clock)
+    note_facts(pool.value, status="complete")
     if ours is None:
         return f"the logs of {pool} are followed by another run"
     tenants, board, followers = PoolTenants(pool), Board(ours, clock), LogFollowers(every_s)

@@ -72,5 +72,5 @@ def test_a_killed_run_has_a_successor_at_once(
     second = followed(up, "umbra", first["id"])
 
     assert second["flow_run_id"] != first["flow_run_id"]
-    ended = kryonix.run("flow", "follow", "umbra", "--watch", code=3)
+    ended = kryonix.run("flow", "follow", "umbra", "--watch")
     assert "followed by another run" in ended["message"]
