@@ -19,7 +19,7 @@ from typing import NamedTuple
 from kryonix_backup.chunking.fastcdc import FILE_CHUNKS, Cutter
 from kryonix_backup.crypto.seal import Kind
 from kryonix_backup.errors import SourceUnreadable
-from kryonix_backup.model import MIB, ChunkId, Entry, Problem
+from kryonix_backup.model import MIB, ChunkId, Entry, Problem, sort_key
 from kryonix_backup.repository.content import RefList
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.tree import Root, TreeWriter
@@ -128,6 +128,8 @@ class _PartRun:
         self._pipe = pipeline
         self._dump = dump
         self._tree = tree
+        self._unordered: list[Entry] = []
+        self._add = tree.add if dump.ordered else self._unordered.append
         self._counts = PartCounts()
         self._waiting: deque[_Batch] = deque()
         self._batch = _Batch(self._buffer())
@@ -139,6 +141,8 @@ class _PartRun:
         while self._waiting:
             self._finish_first()
         self._pipe._free.put(self._batch.buffer)
+        for entry in sorted(self._unordered, key=lambda each: sort_key(each.path)):
+            self._tree.add(entry)
         root = self._tree.close()
         self._pipe._tell(self._counts)
         return root, self._counts
@@ -256,10 +260,10 @@ class _PartRun:
             if isinstance(step, _Piece):
                 step.owner.add(next(ids), step.end - step.start)
             elif step.content is None:
-                self._tree.add(step.entry)
+                self._add(step.entry)
             else:
                 refs, indirect = step.content.close()
-                self._tree.add(step.entry._replace(refs=refs, indirect=indirect))
+                self._add(step.entry._replace(refs=refs, indirect=indirect))
         batch.steps.clear()
         self._pipe._free.put(batch.buffer)
 

@@ -54,6 +54,7 @@ def _source(source: SourceResult) -> dict[str, Any]:
         "url": source.url,
         "duration_s": source.duration_s,
         "problems": len(source.problems),
+        "remarks": list(source.remarks),
         **{name: getattr(source, name) for name in _SUMS},
     }
 

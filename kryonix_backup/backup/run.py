@@ -21,7 +21,15 @@ from kryonix_backup.backup.report import BackupReport, summarise
 from kryonix_backup.clock import Clock
 from kryonix_backup.errors import ConfigError, Damaged, KryonixError, ObjectExists, ObjectMissing
 from kryonix_backup.events import Listener, Progress, quiet
-from kryonix_backup.model import BackupKind, Entry, SnapshotId, TenantId, moment_of, new_run_id
+from kryonix_backup.model import (
+    BackupKind,
+    Entry,
+    Problem,
+    SnapshotId,
+    TenantId,
+    moment_of,
+    new_run_id,
+)
 from kryonix_backup.repository.content import named_chunks, refs_of
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.snapshot import PartResult, Snapshot, SourceResult
@@ -100,7 +108,8 @@ def back_up_source(
     """
     started = clock.monotonic()
     before = _before(repository, session, settings)
-    problems = []
+    problems: list[Problem] = []
+    remarks: list[str] = []
     parts: list[PartResult] = []
     counts: list[PartCounts] = []
     with repository.writer() as writer:
@@ -116,6 +125,7 @@ def back_up_source(
                 counts.append(count)
                 teller.part_done(count)
                 problems.extend(dump.problems)
+                remarks.extend(dump.remarks)
         finally:
             pipeline.close()
     total, kept = counted(iter(counts)), writer.counts
@@ -134,6 +144,7 @@ def back_up_source(
         chunks_new=kept.chunks_new,
         duration_s=round(clock.monotonic() - started, 3),
         problems=tuple(problems),
+        remarks=tuple(remarks),
     )
 
 

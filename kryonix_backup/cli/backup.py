@@ -113,8 +113,10 @@ def _newest(report: LogReport | None, message: str) -> str:
 def _log_lines(tenant: str, reports: dict[str, LogReport]) -> Iterator[str]:
     for name, report in reports.items():
         moment = report.restorable.isoformat() if report.restorable else "no moment yet"
+        # A log that is kept byte by byte is not looked into, and nothing of it is counted.
+        counts = f" {report.commits:,} commits, {report.changes:,} changes," * bool(report.commits)
         yield (
-            f"{name}: log kept to {moment}: {report.commits:,} commits, {report.changes:,} changes,"
+            f"{name}: log kept to {moment}:{counts}"
             f" {size(report.bytes_read)} in {report.segments:,} segments"
         )
         if report.gap:
@@ -135,6 +137,8 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
             f" unchanged), {size(source['bytes_total'])}, {size(source['bytes_read'])} read,"
             f" {size(source['bytes_new'])} new, {size(source['bytes_stored'])} stored"
         )
+        for remark in source["remarks"]:
+            yield printable(f"    {remark}")
     yield from problem_lines(report["problems"])
 
 

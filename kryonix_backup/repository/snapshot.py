@@ -29,6 +29,7 @@ class SourceResult:
 
     ``bytes_total`` is the size of what it names, ``bytes_read`` what was read of it this time,
     ``bytes_new`` the raw size of chunks not seen before and ``bytes_stored`` what was written.
+    ``remarks`` say how it was made, where that is not as it was asked for.
     """
 
     name: SourceName
@@ -45,6 +46,7 @@ class SourceResult:
     chunks_new: int
     duration_s: float
     problems: tuple[Problem, ...]
+    remarks: tuple[str, ...] = ()
 
     def shown(self, part: PartResult, path: bytes) -> str:
         """The path for people of an entry: source, part where there are several, path."""
@@ -73,7 +75,9 @@ class SourceResult:
                 for row in plain["parts"]
             )
             problems = tuple(Problem(row["path"], row["reason"]) for row in plain["problems"])
-            return cls(**{**plain, "parts": parts, "problems": problems})
+            remarks = tuple(plain.get("remarks", ()))  # the first versions knew of none
+            known = {**plain, "parts": parts, "problems": problems, "remarks": remarks}
+            return cls(**known)
         except (KeyError, TypeError) as error:
             raise Damaged(f"a snapshot names a source in the wrong form: {error}") from error
 

@@ -15,11 +15,11 @@ from kryonix_backup.sources.source import Source, Target
 
 
 class _Adapter(NamedTuple):
-    """One kind of source, in both directions."""
+    """One kind of source, in both directions; one of them may be of another kind."""
 
     phase: Phase
-    source: Callable[[SourceSettings], Source]
-    target: Callable[[str, RestoreId, bool], Target]
+    source: Callable[[SourceSettings], Source] | None
+    target: Callable[[str, RestoreId, bool], Target] | None
 
 
 def _postgres_source(settings: SourceSettings) -> Source:
@@ -34,6 +34,18 @@ def _postgres_target(url: str, restore: RestoreId, overwrite: bool) -> Target:  
     return PostgresTarget(url, restore, overwrite=overwrite)
 
 
+def _cluster_source(settings: SourceSettings) -> Source:
+    from kryonix_backup.sources.postgres.physical.cluster import PhysicalSource
+
+    return PhysicalSource(settings)
+
+
+def _cluster_target(url: str, restore: RestoreId, _overwrite: bool) -> Target:  # noqa: FBT001
+    from kryonix_backup.sources.postgres.physical.target import PhysicalTarget
+
+    return PhysicalTarget(url, restore)
+
+
 _ADAPTERS = {
     "files": _Adapter(
         Phase.FILE_STORAGE_RESTORE,
@@ -43,22 +55,42 @@ _ADAPTERS = {
         ),
     ),
     "postgresql": _Adapter(Phase.DATABASE_RESTORE, _postgres_source, _postgres_target),
+    "postgresql+physical": _Adapter(Phase.DATABASE_RESTORE, _cluster_source, None),
+    "pgdata": _Adapter(Phase.DATABASE_RESTORE, None, _cluster_target),
 }
 
 
 def open_source(settings: SourceSettings) -> Source:
     """The source at that address; raises InvalidUrl and ConfigError."""
-    return _adapter(settings.url).source(settings)
+    source = _adapter(settings.url).source
+    if source is None:
+        raise InvalidUrl(
+            f"{settings.url!r} is where a cluster is restored to, and no source",
+            "Write the source like postgresql+physical://user@host:5432/.",
+        )
+    return source(settings)
 
 
 def open_target(url: str, restore_id: RestoreId, *, overwrite: bool) -> Target:
     """The address as the target of one restore; raises InvalidUrl."""
-    return _adapter(url).target(url, restore_id, overwrite)
+    target = _restorable(url).target
+    assert target is not None
+    return target(url, restore_id, overwrite)
 
 
 def phase_of(url: str) -> Phase:
     """The phase of a restore in which a target of that kind is filled; raises InvalidUrl."""
-    return _adapter(url).phase
+    return _restorable(url).phase
+
+
+def _restorable(url: str) -> _Adapter:
+    adapter = _adapter(url)
+    if adapter.target is None:
+        raise InvalidUrl(
+            f"{url!r} is a running server, and no cluster is restored in place of one",
+            "Name an empty directory, or one that is not there, with --to NAME=pgdata:///path.",
+        )
+    return adapter
 
 
 def _adapter(url: str) -> _Adapter:

@@ -1,13 +1,14 @@
 """
 The port through which the engine sees a service of a tenant, in both directions.
 
-A source is dumped in *parts*; a part is a sequence of *items* in the order of `sort_key`. An
-item is an entry and, where there is new content to read, a way to open it. What dumps also loads.
+A source is dumped in *parts*; a part is a sequence of *items* in the order of `sort_key`, or in the
+order of its server where it says so. An item is an entry and, where there is new content to read, a
+way to open it. What dumps also loads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -50,6 +51,10 @@ class Dump(NamedTuple):
     items: Iterator[Item]
     problems: list[Problem]
     """Filled while ``items`` is read: what could not be looked at, and why."""
+    ordered: bool = True
+    """Whether they come in order; entries (not contents) that do not are held until the end."""
+    remarks: Sequence[str] = ()
+    """Filled as ``problems`` is: what the operator should know, though nothing is missing."""
 
 
 class Size(NamedTuple):

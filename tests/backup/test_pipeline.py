@@ -231,6 +231,17 @@ def test_entries_out_of_order_end_the_run() -> None:
     assert len(_threads()) == before
 
 
+def test_a_part_in_its_servers_order_has_the_same_tree() -> None:
+    repository = new_repository()
+    things = {b"b": Thing(b"x" * 100), b"a": Thing(), b"a/c": Thing(b"y"), b"a.d": Thing(b"z")}
+    source = MemorySource(things, names=["part"])
+    ordered = source.dump("part", None)
+    root, _ = _run(repository, ordered)
+    items = reversed(list(source.dump("part", None).items))
+
+    assert _run(repository, Dump(items, [], ordered=False))[0] == root
+
+
 def test_counts_are_told_as_they_grow() -> None:
     told: list[PartCounts] = []
     body = random.Random(1).randbytes(8 * MIB)

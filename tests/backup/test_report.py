@@ -60,6 +60,7 @@ def test_the_report_of_a_first_backup() -> None:
         "url": "memory://files",
         "duration_s": 0.0,
         "problems": 0,
+        "remarks": [],
         **{name: plain[name] for name in SUMS},
     }
 

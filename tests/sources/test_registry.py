@@ -42,6 +42,19 @@ def test_an_unknown_kind_says_which_there_are(url: str) -> None:
         assert "files://" in caught.value.hint
 
 
+def test_a_cluster_has_its_source_and_its_target_apart() -> None:
+    cluster, directory = "postgresql+physical://u@host/", "pgdata:///data"
+
+    assert open_source(_settings(cluster)).parts() == ("cluster",)
+    assert open_target(directory, RESTORE, overwrite=True)
+    assert phase_of(directory) is Phase.DATABASE_RESTORE
+    with pytest.raises(InvalidUrl, match="no source"):
+        open_source(_settings(directory))
+    for ask in (lambda: open_target(cluster, RESTORE, overwrite=True), lambda: phase_of(cluster)):
+        with pytest.raises(InvalidUrl, match="in place of one"):
+            ask()
+
+
 @pytest.mark.parametrize(
     "url",
     ["files://host/dir", "files:dir", "files:///a?b", "files:///a#b", "files://", "files:///%00"],

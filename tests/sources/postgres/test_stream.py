@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from kryonix_backup.errors import AlreadyRunning, LogBroken, SourceUnavailable
-from kryonix_backup.sources.postgres import stream as stream_module
 from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
 from tests.services.postgres import new_database
 from tests.sources.postgres.log import Followed, changes, segments
@@ -242,15 +241,3 @@ def test_a_server_shuts_down_while_it_is_followed() -> None:
             followed.drain()
 
             assert followed.rows() == ["I t 1,x"]
-
-
-def test_the_server_hears_of_us_while_nothing_happens(
-    followed: Followed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stream_module, "_STATUS_S", 0.1)
-    monkeypatch.setattr(stream_module, "_SESSION", ("SET wal_sender_timeout = '1s'",))
-    ends = time.monotonic() + 2.5
-    with followed.log.follow(followed.opening, followed.last) as stream:
-        (piece,) = stream.pieces(lambda: time.monotonic() > ends, 60.0)
-
-    assert piece.header is not None
