@@ -15,7 +15,7 @@ from kryonix_backup.sources.postgres.physical.basebackup import BaseBackup
 from kryonix_backup.sources.postgres.physical.checking import check
 from kryonix_backup.sources.postgres.physical.earlier import Earlier
 from kryonix_backup.sources.postgres.physical.log import PhysicalLog, log_of, replicating
-from kryonix_backup.sources.postgres.physical.paths import FULL, MANIFEST
+from kryonix_backup.sources.postgres.physical.paths import MANIFEST, backup_name
 from kryonix_backup.sources.postgres.physical.slot import (
     Cluster,
     look_at,
@@ -122,7 +122,7 @@ class PhysicalSource:
             begun, because = self._begun(stack, cluster, earlier)
             if because:
                 remarks.append(f"a full backup, as no incremental one was possible: {because}")
-            if begun.incremental and earlier is not None:
+            if begun.number and earlier is not None:
                 yield from (Item(entry) for entry in earlier.entries())
             yield from begun.items()
             self._position = _place(connection, begun)
@@ -141,7 +141,7 @@ class PhysicalSource:
                     return _Dumping(base, cluster, earlier.next), ""
         base = self._connected(stack)
         base.begin()
-        return _Dumping(base, cluster, FULL), because
+        return _Dumping(base, cluster, 0), because
 
     def _connected(self, stack: ExitStack) -> BaseBackup:
         return BaseBackup(stack.enter_context(replicating(self._address)), self._address.server)
@@ -172,13 +172,13 @@ def _unfit(cluster: Cluster, earlier: Earlier) -> str:
 class _Dumping:
     """One backup that the server has begun, as items."""
 
-    def __init__(self, base: BaseBackup, cluster: Cluster, name: bytes) -> None:
+    def __init__(self, base: BaseBackup, cluster: Cluster, number: int) -> None:
         self.cluster = cluster
-        self.incremental = name != FULL
+        self.number = number
         self.timeline = base.start.timeline
         self.end = 0
         self._base = base
-        self._name = name
+        self._name = backup_name(number)
         self._count = 0
 
     def items(self) -> Iterator[Item]:
@@ -195,6 +195,7 @@ class _Dumping:
         """The manifest's entry, which knows how to bring the backup back."""
         self.end = self._base.finish().lsn
         meta = {
+            "number": self.number,
             "version": self.cluster.version,
             "system": self.cluster.system,
             "timeline": self.timeline,

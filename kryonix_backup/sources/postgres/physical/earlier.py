@@ -6,6 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import msgpack
@@ -15,7 +16,7 @@ from kryonix_backup.sources.postgres.physical.paths import (
     MANIFEST,
     MOST_INCREMENTALS,
     WAL,
-    backup_name,
+    goes_on_from,
     shown_lsn,
     split,
 )
@@ -28,19 +29,23 @@ class Earlier:
     """
     The entries of the snapshot before, kept aside, and whether a backup can go on from them.
 
-    ``unusable`` says why not, and is empty where it can. Leave its context to drop them.
+    ``unusable`` says why not, and is empty where it can; the next backup is then number ``next``.
+    Close it to drop them.
     """
 
     def __init__(self, since: Iterable[Entry]) -> None:
         self._spool = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115 - closed by close
         self._tally = Tally()
-        self._last_at = 0  # where the newest backup begins in the spool
+        self._starts: list[int] = []  # of each backup, in the spool
         pack = msgpack.Packer(use_bin_type=True).pack
         for entry in since:
             if self._tally.add(entry):
-                self._last_at = self._spool.tell()
+                self._starts.append(self._spool.tell())
             self._spool.write(pack(tuple(entry)))
+        self.next = self._tally.metas[-1].get("number", 0) + 1 if self._tally.metas else 0
         self.unusable = self._reason()
+        numbers = [meta.get("number") for meta in self._tally.metas]
+        self._base = 0 if self.unusable else numbers.index(goes_on_from(self.next))
 
     def close(self) -> None:
         """Drop what was kept aside."""
@@ -48,21 +53,16 @@ class Earlier:
 
     @property
     def meta(self) -> Mapping[str, Any]:
-        """What is known of its newest backup."""
-        return self._tally.metas[-1]
-
-    @property
-    def next(self) -> bytes:
-        """The name of the backup that goes on from it."""
-        return backup_name(len(self._tally.names))
+        """What is known of the backup that the next one goes on from."""
+        return self._tally.metas[self._base]
 
     def entries(self) -> Iterator[Entry]:
-        """All of it, in order."""
-        return self._from(0)
+        """That backup and what it needs, in order."""
+        return islice(self._from(0), sum(list(self._tally.counts.values())[: self._base + 1]))
 
     def manifest(self) -> Iterator[bytes]:
         """
-        What the server has to know of its newest backup, in the form of a backup manifest.
+        What the server has to know of that backup, in the form of a backup manifest.
 
         The server looks only at the names, the sizes and the stretch of WAL.
         """
@@ -76,7 +76,8 @@ class Earlier:
         yield b'{ "PostgreSQL-Backup-Manifest-Version": 2,\n'
         yield b'"System-Identifier": %s,\n"Files": [' % self.meta["system"].encode()
         between = b"\n"
-        for entry in self._from(self._last_at):
+        count = list(self._tally.counts.values())[self._base]
+        for entry in islice(self._from(self._starts[self._base]), count):
             path = split(entry.path)[1]
             if entry.kind is EntryKind.FILE and path != MANIFEST and not path.startswith(WAL):
                 yield between + json.dumps({**_named(path), "Size": entry.size}).encode()
@@ -91,8 +92,8 @@ class Earlier:
     def _reason(self) -> str:
         if not self._tally.whole:
             return "the snapshot before has lost a part of its files"
-        if len(self._tally.names) > MOST_INCREMENTALS:
-            return f"there are {MOST_INCREMENTALS} incremental backups in a row"
+        if self.next > MOST_INCREMENTALS:
+            return f"there were {MOST_INCREMENTALS} incremental backups since the last full one"
         return ""
 
     def _from(self, at: int) -> Iterator[Entry]:

@@ -1,9 +1,13 @@
 """
 How the files of a cluster are named in a snapshot.
 
-    full/…                the data directory as the full backup gave it
-    incremental-001/…     what the first incremental backup on top of it gave, and so on
-    …/backup_manifest     the server's manifest of that backup; its entry knows how to bring it back
+    full/…                   the data directory as the full backup gave it
+    incremental-000001/…     what the first incremental backup after it gave, and so on
+    …/backup_manifest        the server's manifest of that backup; its entry tells of it
+
+Backups are numbered from 0, the full one. Not each goes on from the one before: number n holds what
+changed since number n without its lowest bit. So a snapshot names few of them, at most one for each
+bit of its number, however many were made.
 """
 
 from __future__ import annotations
@@ -13,12 +17,17 @@ from kryonix_backup.errors import UnsafePath
 FULL = b"full"
 MANIFEST = b"backup_manifest"
 WAL = b"pg_wal/"
-MOST_INCREMENTALS = 999
+MOST_INCREMENTALS = 999_999
 
 
 def backup_name(number: int) -> bytes:
-    """What the backup with so many before it is called in its snapshot."""
-    return b"incremental-%03d" % number if number else FULL
+    """What the backup of that number is called in its snapshots."""
+    return b"incremental-%06d" % number if number else FULL
+
+
+def goes_on_from(number: int) -> int:
+    """The number of the backup that an incremental one has its changes since."""
+    return number & (number - 1)
 
 
 def split(path: bytes) -> tuple[bytes, bytes]:

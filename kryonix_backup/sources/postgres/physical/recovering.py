@@ -52,6 +52,7 @@ _SETTINGS = {
     "huge_pages": "try",
     "autovacuum": "off",
     "fsync": "on",
+    "recovery_init_sync_method": "syncfs",
     "hot_standby": "off",
     "logging_collector": "off",
     "log_destination": "stderr",

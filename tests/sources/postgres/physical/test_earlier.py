@@ -5,14 +5,19 @@ import json
 from contextlib import closing
 from typing import Any
 
+import pytest
+
 from kryonix_backup.model import Entry, EntryKind
+from kryonix_backup.sources.postgres.physical import earlier as earlier_module
 from kryonix_backup.sources.postgres.physical.earlier import Earlier
+from kryonix_backup.sources.postgres.physical.paths import backup_name
 
 META = {"system": "7", "timeline": 1, "start": 0x2000028, "end": 0x1_0000_0100}
 
 
-def _backup(name: bytes, *files: tuple[bytes, int]) -> list[Entry]:
-    meta: dict[str, Any] = {**META, "entries": len(files) + 2}
+def _backup(number: int, *files: tuple[bytes, int]) -> list[Entry]:
+    name = backup_name(number)
+    meta: dict[str, Any] = {**META, "number": number, "entries": len(files) + 2}
     return [
         Entry(name, EntryKind.DIRECTORY, 0, meta={"mode": 0o700}),
         Entry(name + b"/backup_manifest", EntryKind.FILE, 9, b"r" * 36, meta=meta),
@@ -20,20 +25,26 @@ def _backup(name: bytes, *files: tuple[bytes, int]) -> list[Entry]:
     ]
 
 
-def test_what_was_there_comes_back_and_the_next_name_follows() -> None:
-    entries = [*_backup(b"full", (b"base/1/2", 8192)), *_backup(b"incremental-001")]
+def test_the_next_backup_goes_on_from_one_that_keeps_them_few() -> None:
+    full, first, second = _backup(0, (b"base/1/2", 8192)), _backup(1), _backup(2)
 
-    with closing(Earlier(iter(entries))) as earlier:
-        assert not earlier.unusable
-        assert list(earlier.entries()) == entries
-        assert earlier.next == b"incremental-002"
-        assert earlier.meta["entries"] == 2
+    for entries, kept, number in (
+        (full, full, 1),
+        ([*full, *first], full, 2),
+        ([*full, *second], [*full, *second], 3),
+        ([*full, *second, *_backup(3)], full, 4),
+    ):
+        with closing(Earlier(iter(entries))) as earlier:
+            assert not earlier.unusable
+            assert list(earlier.entries()) == kept
+            assert earlier.next == number
+            assert earlier.meta["number"] == kept[-1].path.startswith(b"incr") * 2
 
 
-def test_the_server_is_told_of_the_newest_backup_alone() -> None:
+def test_the_server_is_told_of_that_backup_alone() -> None:
     entries = [
-        *_backup(b"full", (b"base/1/2", 8192)),
-        *_backup(b"incremental-001", (b"base/1/\xff", 5), (b"base/1/INCREMENTAL.2", 12),
+        *_backup(0, (b"base/1/2", 8192)),
+        *_backup(2, (b"base/1/\xff", 5), (b"base/1/INCREMENTAL.2", 12),
                  (b"pg_wal/000000010000000000000002", 1 << 24)),
     ]  # fmt: skip
 
@@ -52,14 +63,15 @@ def test_the_server_is_told_of_the_newest_backup_alone() -> None:
 
 
 def test_what_lost_a_file_cannot_be_gone_on_from() -> None:
-    entries = _backup(b"full", (b"base/1/2", 8192))
+    entries = _backup(0, (b"base/1/2", 8192))
 
-    with closing(Earlier(iter(entries[:-1]))) as earlier:
-        assert "lost a part" in earlier.unusable
+    for some in (entries[:-1], []):
+        with closing(Earlier(iter(some))) as earlier:
+            assert "lost a part" in earlier.unusable
 
 
-def test_there_is_an_end_to_the_incremental_backups_in_a_row() -> None:
-    names = [b"full", *(b"incremental-%03d" % number for number in range(1, 1000))]
+def test_there_is_an_end_to_the_incremental_backups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(earlier_module, "MOST_INCREMENTALS", 2)
 
-    with closing(Earlier(entry for name in names for entry in _backup(name))) as earlier:
-        assert "999" in earlier.unusable
+    with closing(Earlier(iter([*_backup(0), *_backup(2)]))) as earlier:
+        assert "2 incremental backups" in earlier.unusable

@@ -7,6 +7,7 @@ from kryonix_backup.model import sort_key
 from kryonix_backup.sources.postgres.physical.paths import (
     backup_name,
     checked,
+    goes_on_from,
     shown_lsn,
     split,
     wal_file,
@@ -16,8 +17,17 @@ from kryonix_backup.sources.postgres.physical.paths import (
 def test_backups_sort_in_the_order_they_were_made() -> None:
     names = [backup_name(number) for number in range(1000)]
 
-    assert names[:2] == [b"full", b"incremental-001"]
+    assert names[:2] == [b"full", b"incremental-000001"]
     assert names == sorted(names, key=sort_key)
+
+
+def test_however_many_were_made_few_are_needed_and_the_one_before_has_them() -> None:
+    def needed(number: int) -> list[int]:
+        return [number, *needed(goes_on_from(number))] if number else [0]
+
+    for number in range(1, 2000):
+        assert goes_on_from(number) in needed(number - 1)
+        assert len(needed(number)) <= 12
 
 
 def test_a_path_is_of_a_backup_and_in_a_data_directory() -> None:

@@ -16,7 +16,7 @@ from tests.sources.postgres.physical.owned import account, given
 
 SEGMENT = 1 << 20
 UNTIL = datetime(2026, 11, 26, 12, tzinfo=UTC)
-MANIFEST = {"mode": 0o600, "entries": 3}
+MANIFEST = {"mode": 0o600, "number": 0, "entries": 3}
 BODY = bytes(range(256)) * (3 * SEGMENT // 256)
 
 
