@@ -93,7 +93,8 @@ def not_in_the_log(connection: Connection) -> Iterator[Finding]:
         yield Finding(
             "log: TimescaleDB", passed=False,
             evidence=f"version {timescale}: changes of compressed chunks cannot be followed",
-            mend="Restore to the times of backups alone, or leave chunks uncompressed.",
+            mend="Restore to the times of backups alone, leave chunks uncompressed, or give the"
+            " tenant a cluster of its own as postgresql+physical://user@host:port/.",
         )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from kryonix_backup.model import SourceName
 from kryonix_backup.restore.plan import RestoreRequest
 from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.postgres.physical.cluster import PART, PhysicalSource
-from kryonix_backup.sources.source import LogSource, PreparedSource
+from kryonix_backup.sources.source import LogSource, PreparedSource, Reader
 from tests.sources.postgres.physical.owned import Owned
 
 pytestmark = pytest.mark.service
@@ -66,20 +66,20 @@ def test_a_cluster_comes_back_as_it_was_at_a_microsecond(owned: Owned) -> None:
     full = owned.backup()
     _load(owned, 100, 50)
     incremental = owned.backup("incremental")
-    threads = [threading.Thread(target=_load, args=(owned, n * 1000, 300)) for n in (1, 2, 3)]
+    threads = [threading.Thread(target=_load, args=(owned, n * 1000, 100)) for n in (1, 2, 3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     owned.client.back_up_logs()
-    moment = owned.committed(2150)
+    moment = owned.committed(2050)
 
     assert incremental.entries_unchanged > full.entries * 0.7  # directories have no content
     assert incremental.bytes_read < full.bytes_read
-    assert 2150 in _truth(owned, moment)
+    assert 2050 in _truth(owned, moment)
     assert owned.restored_rows(at=moment) == _truth(owned, moment)
     earlier = _truth(owned, moment - MICROSECOND)
-    assert 2150 not in earlier
+    assert 2050 not in earlier
     assert owned.restored_rows(at=moment - MICROSECOND) == earlier
 
 
@@ -188,6 +188,32 @@ def test_a_lost_slot_begins_a_new_chain_with_its_gap(owned: Owned) -> None:
     assert second.gap is not None
     assert second.gap["reason"].endswith("slot kryonix_physical is gone")
     assert second.needs_full
+
+
+def test_the_right_to_replicate_is_enough(older: Owned) -> None:
+    older.run("create role keeper login replication")
+    try:
+        url = older.url.replace("postgres@", "keeper@")
+        source = PhysicalSource(SourceSettings(SourceName("db"), url))
+        source.prepare(False)
+        assert all(f.passed for f in source.check() if f.what != "log: max_slot_wal_keep_size")
+        opening = source.new_chain(renew=False)
+        with source.follow(opening, opening) as stream:
+            assert [piece.header for piece in stream.pieces(lambda: True, 60.0)]
+        items = source.dump(PART, None).items
+        names = [item.entry.path for item in items if item.open is None or _read(item.open())]
+        assert b"full/backup_manifest" in names
+        assert source.position()["at"] > opening.start
+        assert source.release()
+    finally:
+        older.run("drop role keeper")
+
+
+def _read(reader: Reader) -> bool:
+    view = memoryview(bytearray(1 << 16))
+    while reader.readinto(view):
+        pass
+    return bool(reader.close())
 
 
 def test_it_is_a_source_with_a_log_that_is_prepared(owned: Owned) -> None:
