@@ -64,7 +64,7 @@ def _own(connection: Connection, address: ClusterAddress) -> Finding:
 def _server(connection: Connection) -> Iterator[Finding]:
     row = connection.execute(_SERVER).fetchone()
     assert row is not None
-    level, replicates, user, spaces, synchronous = row
+    level, replicates, user, spaces, synchronous, slots, used = row
     yield Finding(
         "wal_level", level != "minimal", level,
         "alter system set wal_level = 'replica'; and restart the server",
@@ -73,6 +73,10 @@ def _server(connection: Connection) -> Iterator[Finding]:
         "right to replicate", replicates,
         f"user {user} may {'' if replicates else 'not '}read the cluster's files and its WAL",
         f"alter role {sql.Identifier(user).as_string(connection)} replication",
+    )  # fmt: skip
+    yield Finding(
+        "replication slots", used < slots, f"{used} of {slots} are used; a backup needs one",
+        f"alter system set max_replication_slots = {max(slots, used) + 10}; and restart the server",
     )  # fmt: skip
     yield Finding(
         "tablespaces", not spaces, f"{spaces} outside of the data directory",
@@ -129,7 +133,9 @@ def _log(connection: Connection, address: ClusterAddress) -> Iterator[Finding]:
 _SERVER = """
 select current_setting('wal_level'), rolsuper or rolreplication, rolname,
        (select count(*)::int from pg_tablespace where spcname not in ('pg_default', 'pg_global')),
-       current_setting('synchronous_standby_names')
+       current_setting('synchronous_standby_names'),
+       current_setting('max_replication_slots')::int,
+       (select count(*)::int from pg_replication_slots)
 from pg_roles where rolname = current_user
 """
 _KEPT = """

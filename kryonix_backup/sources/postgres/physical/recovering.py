@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -39,6 +40,7 @@ _SETTINGS = {
     "port": "5432",
     "ssl": "off",
     "external_pid_file": "",
+    "unix_socket_group": "",
     "archive_mode": "off",
     "wal_level": "replica",
     "primary_conninfo": "",
@@ -48,6 +50,11 @@ _SETTINGS = {
     "session_preload_libraries": "",
     "local_preload_libraries": "",
     "shared_buffers": "128MB",
+    "min_dynamic_shared_memory": "0",
+    "wal_buffers": "-1",
+    "wal_compression": "off",
+    "default_toast_compression": "pglz",
+    "max_stack_depth": "2MB",
     "max_wal_size": "4GB",
     "huge_pages": "try",
     "autovacuum": "off",
@@ -59,6 +66,9 @@ _SETTINGS = {
     "log_min_messages": "warning",
     "log_timezone": "UTC",
     "lc_messages": "C",
+    "lc_monetary": "C",
+    "lc_numeric": "C",
+    "lc_time": "C",
     "restore_command": "false",  # everything that is needed lies in pg_wal already
     "recovery_target": "",
     "recovery_target_name": "",
@@ -68,9 +78,11 @@ _SETTINGS = {
     "recovery_target_inclusive": "on",
     "recovery_target_timeline": "current",
     "recovery_target_action": "promote",
+    "recovery_min_apply_delay": "0",
     "recovery_end_command": "",
     "archive_cleanup_command": "",
 }
+_SETTINGS_OF_18 = {"io_method": "worker"}
 # What says how the files came here, and is no longer so.
 _SPENT = (
     "backup_label.old", "backup_manifest", "postmaster.opts",
@@ -78,6 +90,14 @@ _SPENT = (
 )  # fmt: skip
 _STOPPED = re.compile(r"recovery stopping (?:before|after) [^\n]*")
 _STOPPED_TIME = re.compile(r"time (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?)[+]00")
+
+
+def end_leftover(data: Path, clock: Clock | None = None) -> None:
+    """End the server of a recovery whose process was killed; does nothing where there is none."""
+    clock = clock or SystemClock()
+    while (pid := _server_in(data)) is not None:
+        os.kill(pid, signal.SIGQUIT)
+        clock.sleep(_POLL_S)
 
 
 class Recovery:
@@ -129,6 +149,9 @@ class Recovery:
         rows = (line.partition(":") for line in said.splitlines())
         return {name.strip(): value.strip() for name, _, value in rows}
 
+    def _major(self) -> int:
+        return int((self._data / "PG_VERSION").read_text())
+
     def _run(self, folder: Path, target: Mapping[str, str], superuser: str) -> None:
         """Start the server, wait until it is open for writing, and stop it."""
         words = [self._programs / "postgres", "-D", self._data, *self._settings(folder, target)]
@@ -166,6 +189,7 @@ class Recovery:
         settings = {
             # One target after the others were taken back: the server refuses two of them.
             **{name: value for name, value in _SETTINGS.items() if name not in target},
+            **(_SETTINGS_OF_18 if self._major() >= 18 else {}),
             **{name: control[line] for name, line in _SIZES.items()},
             **target,
             "config_file": str(folder / "postgresql.conf"),
@@ -175,6 +199,17 @@ class Recovery:
             "unix_socket_permissions": "0700",
         }
         return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+
+
+def _server_in(data: Path) -> int | None:
+    """The process that is a server and is in that directory; it may not be the one that was."""
+    try:
+        pid = int((data / "postmaster.pid").read_text().split()[0])
+        if os.readlink(f"/proc/{pid}/cwd") == str(data.resolve()):
+            return pid
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
 
 
 @contextmanager
@@ -200,6 +235,7 @@ def _prove(folder: Path, superuser: str) -> None:
     try:
         with psycopg.connect(
             host=str(folder), port=_SETTINGS["port"], user=superuser, dbname="template1",
+            options="-c default_transaction_read_only=off",
         ) as connection:  # fmt: skip
             connection.execute("create temporary table kryonix_proof (a int)")
             row = connection.execute("select pg_is_in_recovery()").fetchone()

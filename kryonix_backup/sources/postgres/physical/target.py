@@ -15,7 +15,7 @@ from kryonix_backup.errors import InvalidUrl, RestoreError, TargetFull, WouldOve
 from kryonix_backup.model import Entry, Problem, RestoreId
 from kryonix_backup.sources.postgres.physical.paths import FULL
 from kryonix_backup.sources.postgres.physical.programs import Account, run, server_of
-from kryonix_backup.sources.postgres.physical.recovering import Recovery
+from kryonix_backup.sources.postgres.physical.recovering import Recovery, end_leftover
 from kryonix_backup.sources.postgres.physical.tally import Tally
 from kryonix_backup.sources.postgres.physical.writing import write_backups, write_wal
 from kryonix_backup.sources.source import Content, LoadReport
@@ -67,6 +67,7 @@ class PhysicalTarget:
         with self._explained():
             account = Account.of(self._owner, self._directory)
             self._directory.parent.mkdir(parents=True, exist_ok=True)
+            end_leftover(self._data)
             shutil.rmtree(self._staging, ignore_errors=True)
             self._staging.mkdir(0o700)
             account.give(self._staging)
@@ -132,6 +133,7 @@ class PhysicalTarget:
         with self._explained():
             if self._ready.exists() and not self._data.exists():
                 self._take_out()
+            end_leftover(self._data)
             shutil.rmtree(self._staging, ignore_errors=True)
 
     def finish(self) -> None:

@@ -37,10 +37,11 @@ class Owned:
         self.url = f"postgresql+physical://postgres@127.0.0.1:{server.port}/"
         self.address = ClusterAddress.parse(self.url)
 
-    def anew(self, work: Path) -> Owned:
+    def anew(self, work: Path, *, empty: bool = True) -> Owned:
         """Another repository, and an empty table."""
         self.client = tenant_of(self.url, work)
-        self.run("drop table if exists t", "create table t (a int primary key, b text)")
+        if empty:
+            self.run("drop table if exists t", "create table t (a int primary key, b text)")
         return self
 
     @property
@@ -54,6 +55,10 @@ class Owned:
             for statement in statements:
                 cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
+
+    def rows(self) -> list[Any]:
+        """What is in the column a."""
+        return [row[0] for row in self.run("select a from t order by a")]
 
     def now(self) -> datetime:
         """The time by the server's clock."""
@@ -108,8 +113,8 @@ class Owned:
 
     def restored_rows(self, **request: Any) -> list[Any]:
         """What is in the column a after a restore."""
-        with self.restored(**request) as server, server.connect() as connection:
-            return [row[0] for row in connection.execute("select a from t order by a")]
+        with self.restored(**request) as server:
+            return Owned(server).rows()
 
 
 class Followed:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kryonix_backup.errors import SourceError, SourceUnprepared
+from kryonix_backup.errors import SourceError, SourceUnavailable, SourceUnprepared
 from kryonix_backup.sources.postgres.physical.archive import Archive
 from kryonix_backup.sources.postgres.physical.basebackup import BaseBackup
 from kryonix_backup.sources.postgres.physical.log import replicating
@@ -31,6 +31,20 @@ def test_a_backup_holds_the_cluster_and_the_wal_it_needs(older: Owned) -> None:
     assert base.start.timeline == end.timeline == 1
     held = {row["Path"] for row in manifest["Files"]}
     assert held <= {path.decode() for path in paths}
+
+
+def test_a_server_that_breaks_off_is_passing(older: Owned) -> None:
+    with replicating(older.address) as connection:
+        base = BaseBackup(connection, older.address.server)
+        base.begin()
+        archive = base.archive()
+        next(archive)
+        older.run(
+            "select pg_terminate_backend(pid) from pg_stat_replication"
+            " where application_name = 'kryonix-backup'"
+        )
+        with pytest.raises(SourceUnavailable):
+            list(archive)
 
 
 def test_a_manifest_that_does_not_fit_is_refused_before_anything_comes(owned: Owned) -> None:

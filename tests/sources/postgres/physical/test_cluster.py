@@ -6,6 +6,7 @@ import re
 import subprocess
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -83,7 +84,9 @@ def test_a_cluster_comes_back_as_it_was_at_a_microsecond(owned: Owned) -> None:
     assert owned.restored_rows(at=moment - MICROSECOND) == earlier
 
 
-def test_incremental_backups_come_back_with_those_that_they_need(owned: Owned) -> None:
+def test_incremental_backups_come_back_with_those_that_they_need(
+    owned: Owned, tmp_path: Path
+) -> None:
     _load(owned, 0, 10)
     owned.backup()
     _load(owned, 10, 10)
@@ -99,7 +102,24 @@ def test_incremental_backups_come_back_with_those_that_they_need(owned: Owned) -
     assert {path.split("/")[1] for path in _listed(owned)} == {
         "full", "incremental-000002", "incremental-000003",
     }  # fmt: skip
-    assert owned.restored_rows() == list(range(5, 30))
+    with owned.restored() as server:
+        again = Owned(server)
+        assert again.rows() == list(range(5, 30))
+        _goes_on(again, tmp_path / "again")
+
+
+def _goes_on(restored: Owned, work: Path) -> None:
+    """What was restored is a cluster like any other, on a timeline of its own."""
+    restored.anew(work, empty=False)
+    restored.prepare()
+    restored.client.back_up_logs()
+    position = restored.backup().position
+    _load(restored, 100, 2)
+    restored.client.back_up_logs()
+
+    assert position["log"].endswith("/wal/2")
+    moment = restored.committed(100)
+    assert restored.restored_rows(at=moment) == [*range(5, 30), 100]
 
 
 def _listed(owned: Owned) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 from kryonix_backup.errors import RestoreError
 from kryonix_backup.sources.postgres.physical import recovering
 from kryonix_backup.sources.postgres.physical.programs import server_of
-from kryonix_backup.sources.postgres.physical.recovering import Recovery
+from kryonix_backup.sources.postgres.physical.recovering import Recovery, end_leftover
 from kryonix_backup.sources.postgres.physical.writing import write_backups
+from kryonix_backup.testing.postgres import start_postgres
 from tests.sources.postgres.physical.owned import Owned, account, content_of, given
 
 pytestmark = pytest.mark.service
@@ -37,6 +39,7 @@ def test_the_tenants_own_settings_reach_nobody(older: Owned) -> None:
             "archive_mode": "on", "archive_command": f"touch {written}", "port": "1",
             "listen_addresses": "*", "shared_preload_libraries": "nothing", "ssl": "on",
             "recovery_target_lsn": "0/1", "restore_command": f"touch {written}",
+            "recovery_min_apply_delay": "1d", "default_transaction_read_only": "on",
             "shared_buffers": "1TB", "log_min_messages": "panic", "logging_collector": "on",
         }  # fmt: skip
         recovery = _recovery(older, folder)
@@ -52,3 +55,14 @@ def test_the_tenants_own_settings_reach_nobody(older: Owned) -> None:
         assert (folder / "full/postgresql.auto.conf").read_text() == before
         left = {path.name for path in (folder / "full").iterdir()}
         assert not left & {*recovering._SPENT, "postmaster.pid", "backup_label"}
+
+
+def test_a_server_that_a_killed_restore_left_is_ended(older: Owned) -> None:
+    with start_postgres(older.server.major) as left:
+        end_leftover(left.data.parent)
+        assert left.process is not None
+        assert left.process.poll() is None
+        threading.Thread(target=left.process.wait, daemon=True).start()  # as init would
+        end_leftover(left.data)
+        left.process.wait(20)
+        end_leftover(left.data)
