@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, repeat
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from psycopg import sql
 
@@ -85,6 +86,48 @@ def _bulk_of_rows(changes: Latest) -> Bulk:
         came=row_blocks(came),
         partial=[],
     )
+
+
+class Applier:
+    """
+    Applies one stretch after the other on a thread of its own, while the next one is folded.
+
+    Nothing is applied before ``ready`` returns. What fails is raised by the next call; leave the
+    context to end the thread.
+    """
+
+    def __init__(self, connection: Connection, ready: Callable[[], object]) -> None:
+        self.connection = connection
+        """Anybody's after `wait` or `settle`, and until the next `add`."""
+        self._ready = ready
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="apply")
+        self._under_way: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self._pool.shutdown()
+
+    def add(self, bulks: Sequence[Bulk]) -> None:
+        """Apply these once those before them are applied; waits for those."""
+        self.wait()
+        self._under_way = self._pool.submit(self._apply, bulks)
+
+    def settle(self) -> None:
+        """Wait until everything is applied, and might be changed in other ways."""
+        self.wait()
+        self._ready()
+
+    def wait(self) -> None:
+        """Wait until nothing is being applied."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
+
+    def _apply(self, bulks: Sequence[Bulk]) -> None:
+        self._ready()
+        apply_all(self.connection, bulks)
 
 
 def apply_all(connection: Connection, bulks: Sequence[Bulk]) -> None:

@@ -11,17 +11,17 @@ from kryonix_backup.errors import Damaged, RestoreError
 from kryonix_backup.model import MIB
 from kryonix_backup.sources.postgres import pgoutput
 from kryonix_backup.sources.postgres.address import SCHEMA, Address
-from kryonix_backup.sources.postgres.applying import apply_all, bulk_of
+from kryonix_backup.sources.postgres.applying import Applier, bulk_of
 from kryonix_backup.sources.postgres.latest import Latest
 from kryonix_backup.sources.postgres.message import PREFIX, Beat, Ddl, Sequence, parse, told
 from kryonix_backup.sources.postgres.pgoutput import Begin, Relation
 from kryonix_backup.sources.postgres.repeating import repeat
-from kryonix_backup.sources.postgres.session import SETTINGS, Connection, connected
+from kryonix_backup.sources.postgres.session import SETTINGS, connected
 from kryonix_backup.sources.source import Log
 
 log = logging.getLogger(__name__)
 
-_MOST_KEYS = 300_000  # folded in memory, about 150 MB; measured by benchmarks/postgres.py
+_MOST_KEYS = 300_000  # folded in memory, about 100 MB, while as many more are applied
 _MOST_BYTES = 128 * MIB  # of messages, which may be held whole
 _LOOK_EVERY = 4096
 _ROW_AT = 6  # where the row is in a plain message: after its kind, the table, and what it is
@@ -50,19 +50,31 @@ class Replayed(NamedTuple):
     views: tuple[int, ...]
 
 
-def replay(
-    changes: Log, address: Address, before_ddl: Callable[[], None], most_keys: int = _MOST_KEYS
-) -> Replayed:
+class Hooks(NamedTuple):
+    """
+    What a replay waits for: ``loaded`` returns once the snapshot's rows are there.
+
+    ``before_ddl`` is called once, before the first change of the schema.
+    """
+
+    loaded: Callable[[], object]
+    before_ddl: Callable[[], None]
+
+
+def replay(changes: Log, address: Address, hooks: Hooks, most_keys: int = _MOST_KEYS) -> Replayed:
     """
     Apply everything that was committed after the snapshot, up to the moment that is wanted.
 
     The first commit later than that moment ends it: times of commits are not in order, and this is
-    PostgreSQL's own rule. ``before_ddl`` is called once, before the first change of the schema.
+    PostgreSQL's own rule. The log is folded while the snapshot's rows are still on their way.
     Raises ValidationFailed where the log does not fit the database, RestoreError where a change
     of the schema cannot be repeated, Damaged.
     """
-    with connected(address, options=f"{_SESSION} {_TEXT}") as connection:
-        return _Replay(changes, address, connection, before_ddl, most_keys).run()
+    with (
+        connected(address, options=f"{_SESSION} {_TEXT}") as connection,
+        Applier(connection, hooks.loaded) as applier,
+    ):
+        return _Replay(changes, address, applier, hooks, most_keys).run()
 
 
 class _Replay:
@@ -72,14 +84,15 @@ class _Replay:
         self,
         changes: Log,
         address: Address,
-        connection: Connection,
-        before_ddl: Callable[[], None],
+        applier: Applier,
+        hooks: Hooks,
         most_keys: int,
     ) -> None:
         self._log = changes
         self._address = address
-        self._connection = connection
-        self._before_ddl = before_ddl
+        self._applier = applier
+        self._connection = applier.connection
+        self._before_ddl = hooks.before_ddl
         self._most = most_keys
         self._relations: dict[int, Relation] = {}
         self._tables: dict[int, Latest] = {}
@@ -94,6 +107,7 @@ class _Replay:
         self._commits = self._changes = self._ddl = 0
         self._last: Begin | None = None
         self._views: set[int] = set()
+        self._there: set[int] = set()  # tables that the database is known to have
         self._rows = {ord("I"): self._insert, ord("U"): self._update, ord("D"): self._delete}
         self._bytes = self._unlooked = 0
         self._others = {
@@ -112,6 +126,7 @@ class _Replay:
             if self._stopped and self._beat_is_late():
                 break
         self._flush()
+        self._applier.settle()
         sequences = self._beat.sequences if self._beat is not None else None
         views = tuple(sorted(self._views))
         last = None if self._last is None else self._last.time
@@ -209,10 +224,15 @@ class _Replay:
             self._know(oid, each)
         self._bytes = 0
         if changed:
-            apply_all(self._connection, [bulk_of(each) for each in changed.values()])
+            self._applier.add([bulk_of(each) for each in changed.values()])
 
     def _is_there(self, relation: Relation) -> bool:
+        if relation.oid in self._there:
+            return True
+        self._applier.wait()
         row = self._connection.execute(_IS_THERE, (relation.schema, relation.name)).fetchone()
+        if row is not None:
+            self._there.add(relation.oid)
         return row is not None
 
     # ------------------------------------------------------------------ everything else
@@ -271,6 +291,8 @@ class _Replay:
         if ddl.opaque:
             raise self._unrepeatable(ddl.opaque)
         self._flush(early=True)
+        self._applier.settle()
+        self._there.clear()
         if not self._ddl:
             self._before_ddl()
         self._ddl += 1

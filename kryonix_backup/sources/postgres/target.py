@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +27,7 @@ from kryonix_backup.model import Blob, Entry, Problem, RestoreId
 from kryonix_backup.sources.postgres import paths
 from kryonix_backup.sources.postgres.address import Address
 from kryonix_backup.sources.postgres.archive import Archive
-from kryonix_backup.sources.postgres.loading import load_rows
+from kryonix_backup.sources.postgres.loading import Loaded, load_rows
 from kryonix_backup.sources.postgres.making import (
     dress_database,
     give_rights,
@@ -35,7 +36,7 @@ from kryonix_backup.sources.postgres.making import (
     run_all,
 )
 from kryonix_backup.sources.postgres.programs import programs_for
-from kryonix_backup.sources.postgres.replay import Replayed, replay
+from kryonix_backup.sources.postgres.replay import Hooks, Replayed, replay
 from kryonix_backup.sources.postgres.session import Connection, connected
 from kryonix_backup.sources.postgres.switch import Switch
 from kryonix_backup.sources.source import Content, LoadReport
@@ -101,8 +102,7 @@ class PostgresTarget:
             address = self._address.of(new)
             with Archive(programs_for(version), [small[paths.SCHEMA_DUMP]]) as archive:
                 archive.make(address, "pre-data", 1)
-                loaded = load_rows(content, rows, address, self._jobs)
-                replayed = self._replay(content, archive, address)
+                loaded, replayed = self._fill(content, rows, archive, address)
             with connected(address) as inside:
                 _set_sequences(inside, _sequences(replayed) or json.loads(small[paths.SEQUENCES]))
                 waiting = () if replayed is None else replayed.views
@@ -150,8 +150,14 @@ class PostgresTarget:
 
     # ------------------------------------------------------------------ their steps
 
-    def _replay(self, content: Content, archive: Archive, address: Address) -> Replayed | None:
-        """Replay the log, and build indexes and keys: after it, or before its first DDL."""
+    def _fill(
+        self, content: Content, rows: list[Entry], archive: Archive, address: Address
+    ) -> tuple[Loaded, Replayed | None]:
+        """
+        Load rows, replay the log, and build indexes and keys: after it, or before its first DDL.
+
+        The log is folded while rows are loaded: the one is our work, the other the server's.
+        """
         built = False
 
         def build() -> None:
@@ -160,10 +166,15 @@ class PostgresTarget:
                 archive.make(address, "post-data", self._jobs)
                 built = True
 
-        changes = content.log()
-        replayed = None if changes is None else replay(changes, address, build)
+        with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
+            loading = pool.submit(load_rows, content, rows, address, self._jobs)
+            changes = content.log()
+            replayed = None
+            if changes is not None:
+                replayed = replay(changes, address, Hooks(loading.result, build))
+            loaded = loading.result()
         build()
-        return replayed
+        return loaded, replayed
 
     def _check_rights(self, connection: Connection) -> None:
         row = connection.execute("select rolsuper from pg_roles where rolname = user").fetchone()

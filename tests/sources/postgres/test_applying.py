@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from threading import Event
 from typing import Any
 
 import pytest
 
-from kryonix_backup.errors import ValidationFailed
+from kryonix_backup.errors import RestoreError, ValidationFailed
 from kryonix_backup.sources.postgres.address import Address
-from kryonix_backup.sources.postgres.applying import apply_all, bulk_of
+from kryonix_backup.sources.postgres.applying import Applier, apply_all, bulk_of
 from kryonix_backup.sources.postgres.latest import Latest
 from kryonix_backup.sources.postgres.pgoutput import UNCHANGED, Relation
 from kryonix_backup.sources.postgres.session import Connection, connected
@@ -139,3 +140,46 @@ def test_a_log_that_does_not_fit_is_refused_and_changes_nothing(
     with pytest.raises(ValidationFailed, match="held 0 of the 1 rows"):
         _apply(database, keyed, other)
     assert database.keyed() == [(1, "a", "b")]
+
+
+def test_what_is_added_is_applied_in_order_once_it_may_be(database: Database) -> None:
+    begun, may = Event(), Event()
+
+    def ready() -> None:
+        begun.set()
+        assert may.wait(10)
+
+    first, second = Latest(KEYED), Latest(KEYED)
+    first.net.insert((b"1", b"a", None))
+    second.net.update(None, (b"1", b"b", None))
+    with Applier(database.connection, ready) as applier:
+        applier.add([bulk_of(first)])
+        assert begun.wait(10)
+        assert database.keyed() == []
+        may.set()
+        applier.add([bulk_of(second)])
+        applier.settle()
+
+        assert database.keyed() == [(1, "b", None)]
+
+
+def test_what_cannot_be_applied_is_raised_by_the_next_call(database: Database) -> None:
+    wrong = Latest(KEYED)
+    wrong.net.delete((b"7", None, None))
+    with Applier(database.connection, lambda: None) as applier:
+        applier.add([bulk_of(wrong)])
+        with pytest.raises(ValidationFailed, match="held 0 of the 1 rows"):
+            applier.wait()
+
+
+def test_what_never_becomes_ready_is_not_applied(database: Database) -> None:
+    def ready() -> None:
+        raise RestoreError("the rows did not come")
+
+    changes = Latest(KEYED)
+    changes.net.insert((b"1", b"a", None))
+    with Applier(database.connection, ready) as applier:
+        applier.add([bulk_of(changes)])
+        with pytest.raises(RestoreError, match="did not come"):
+            applier.settle()
+    assert database.keyed() == []
