@@ -6,7 +6,8 @@ Measure backup and restore of one database beside pg_dump and pg_restore, in one
 A server of its own is started, with a database made by ``pgbench -i``. `pg_dump` writes a
 directory without compression by two jobs, `pg_restore` reads it by two; ours compresses, encrypts,
 deduplicates and proves what it writes. The order changes with each repetition; figures are medians,
-CPU seconds are those of the client's processes alone (the server works for both alike).
+with the CPU seconds of the client's processes and of the server's. Prints a table in Markdown, and
+as JSON how the figures compare.
 """
 
 from __future__ import annotations
@@ -14,70 +15,44 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
+
+from postgres_measure import Measures
 
 from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
 
-KRYONIX = Path(sys.executable).with_name("kryonix")
-Figures = dict[str, list[tuple[float, float]]]
+_DUMP, _BACKUP = "pg_dump -Fd -j2 -Z0", "first full backup"
+_THEIRS, _OURS = "pg_restore -j2", "restore into a new database"
 
 
-def timed(figures: Figures, name: str, words: Sequence[str | Path], env: dict[str, str]) -> None:
-    """Run a command and note its wall time and CPU seconds."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started = time.monotonic()
-    done = subprocess.run([str(word) for word in words], env=env, capture_output=True, check=False)
-    wall = time.monotonic() - started
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        raise SystemExit(f"{name} failed: {done.stderr.decode()}{done.stdout.decode()}")
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    figures[name].append((wall, cpu))
-    print(f"  {name}: {wall:.2f} s, CPU {cpu:.2f} s", flush=True)
-
-
-def repetition(server: PostgresServer, work: Path, figures: Figures, number: int) -> int:
+def repetition(measures: Measures, work: Path, number: int) -> int:
     """Each step once; the size of our repository in bytes."""
-    home = work / f"home{number}"
-    region = work / f"region{number}"
-    dump = work / f"dump{number}"
-    env = {"PATH": "/usr/bin:/bin", "HOME": str(home), "KRYONIX_HOME": str(home),
-           "KRYONIX_PASSPHRASE": "bench-passphrase-not-a-secret",
-           "KRYONIX_POSTGRES_PROGRAMS": str(server.programs)}  # fmt: skip
-    at = ["-h", "127.0.0.1", "-p", str(server.port), "-U", "postgres"]
-    subprocess.run(
-        [KRYONIX, "tenant", "add", "bench", "--region", f"primary=file://{region}",
-         "--source", f"db={server.url('bench')}"],
-        env=env, check=True, capture_output=True,
-    )  # fmt: skip
-    programs = server.programs
-    peers = [
-        ("pg_dump -Fd -j2 -Z0",
-         [programs / "pg_dump", *at, "-Fd", "-j2", "-Z0", "-f", dump, "bench"]),
-        ("kryonix backup", [KRYONIX, "backup", "bench"]),
-    ]  # fmt: skip
-    for name, words in peers[:: 1 if number % 2 else -1]:
-        timed(figures, name, words, env)
-    timed(figures, "kryonix backup, unchanged", [KRYONIX, "backup", "bench"], env)
-    server.run("createdb", f"theirs{number}")
-    server.run("psql", "-c", "checkpoint")
-    peers = [
-        ("pg_restore -j2", [programs / "pg_restore", *at, "-j2", "-d", f"theirs{number}", dump]),
-        ("kryonix restore",
-         [KRYONIX, "restore", "bench", "--to", f"db={server.url(f'ours{number}')}"]),
-    ]  # fmt: skip
-    for name, words in peers[:: 1 if number % 2 else -1]:
-        timed(figures, name, words, env)
-    for database in (f"theirs{number}", f"ours{number}"):
+    server = measures.server
+    region, dump = work / f"region{number}", work / f"dump{number}"
+    home = str(work / f"home{number}")
+    measures.env.update(HOME=home, KRYONIX_HOME=home)
+    source = f"db={server.url('bench')}"
+    add = ("tenant", "add", "bench", "--region", f"primary=file://{region}", "--source", source)
+    measures.ours("tenant add", *add)
+    theirs, ours = f"theirs{number}", f"ours{number}"
+    turn = 1 if number % 2 else -1
+    for step in (
+        lambda: measures.theirs(_DUMP, "pg_dump", "-Fd", "-j2", "-Z0", "-f", str(dump), "bench"),
+        lambda: measures.ours(_BACKUP, "backup", "bench"),
+    )[::turn]:
+        step()
+    measures.ours("full backup again, nothing changed", "backup", "bench")
+    server.run("createdb", theirs)
+    for step in (
+        lambda: measures.theirs(_THEIRS, "pg_restore", "-j2", "-d", theirs, str(dump)),
+        lambda: measures.ours(_OURS, "restore", "bench", "--to", f"db={server.url(ours)}"),
+    )[::turn]:
+        server.run("psql", "-c", "checkpoint")
+        step()
+    for database in (theirs, ours):
         server.run("dropdb", database)
     size = sum(path.stat().st_size for path in region.rglob("*") if path.is_file())
     shutil.rmtree(dump)
@@ -94,30 +69,38 @@ def main() -> int:
     parser.add_argument("--reps", type=int, default=3)
     parser.add_argument("--version", type=int, default=max(versions()))
     options = parser.parse_args()
-    figures: Figures = defaultdict(list)
     work = Path(tempfile.mkdtemp(prefix="kryonix-bench-"))
     settings = {"shared_buffers": "512MB", "max_wal_size": "4GB", "fsync": "on"}
     try:
         with start_postgres(options.version, settings) as server:
-            server.run("createdb", "bench")
-            server.run("pgbench", "-i", "-q", "-s", str(options.scale), "bench")
-            server.run("vacuumdb", "-z", "bench")
+            measures = prepared(server, options.scale)
             with server.connect("bench") as connection:
                 row = connection.execute("select pg_database_size('bench')").fetchone()
             assert row is not None
-            sizes = [
-                repetition(server, work, figures, number) for number in range(1, options.reps + 1)
-            ]
+            sizes = [repetition(measures, work, number) for number in range(1, options.reps + 1)]
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print(json.dumps({"database": row[0], "repository": sizes[0], "load": os.getloadavg()[0]}))
-    for name, runs in figures.items():
-        walls, cpus = zip(*runs, strict=True)
-        print(
-            f"{name:28} {statistics.median(walls):7.2f} s ({min(walls):.2f} to {max(walls):.2f})"
-            f"  CPU {statistics.median(cpus):6.2f} s"
-        )
+    print(measures.table())
+    print(
+        json.dumps({
+            "database": row[0],
+            "repository": sizes[0],
+            "backup_to_pg_dump": measures.ratio(_BACKUP, _DUMP),
+            "restore_to_pg_restore": measures.ratio(_OURS, _THEIRS),
+            "load": os.getloadavg()[0],
+        })
+    )  # fmt: skip
     return 0
+
+
+def prepared(server: PostgresServer, scale: int) -> Measures:
+    """The database that is backed up."""
+    server.run("createdb", "bench")
+    server.run("pgbench", "-i", "-q", "-s", str(scale), "bench")
+    server.run("vacuumdb", "-z", "bench")
+    env = {"PATH": "/usr/bin:/bin", "KRYONIX_PASSPHRASE": "bench-passphrase-not-a-secret",
+           "KRYONIX_POSTGRES_PROGRAMS": str(server.programs)}  # fmt: skip
+    return Measures(server, env)
 
 
 if __name__ == "__main__":
