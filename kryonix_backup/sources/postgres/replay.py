@@ -61,7 +61,7 @@ class Hooks(NamedTuple):
     before_ddl: Callable[[], None]
 
 
-def replay(changes: Log, address: Address, hooks: Hooks, most_keys: int = _MOST_KEYS) -> Replayed:
+def replay(changes: Log, address: Address, hooks: Hooks) -> Replayed:
     """
     Apply everything that was committed after the snapshot, up to the moment that is wanted.
 
@@ -74,26 +74,19 @@ def replay(changes: Log, address: Address, hooks: Hooks, most_keys: int = _MOST_
         connected(address, options=f"{_SESSION} {_TEXT}") as connection,
         Applier(connection, hooks.loaded) as applier,
     ):
-        return _Replay(changes, address, applier, hooks, most_keys).run()
+        return _Replay(changes, address, applier, hooks).run()
 
 
 class _Replay:
     """One replay under way."""
 
-    def __init__(
-        self,
-        changes: Log,
-        address: Address,
-        applier: Applier,
-        hooks: Hooks,
-        most_keys: int,
-    ) -> None:
+    def __init__(self, changes: Log, address: Address, applier: Applier, hooks: Hooks) -> None:
         self._log = changes
         self._address = address
         self._applier = applier
         self._connection = applier.connection
         self._before_ddl = hooks.before_ddl
-        self._most = most_keys
+        self._most = _MOST_KEYS
         self._relations: dict[int, Relation] = {}
         self._tables: dict[int, Latest] = {}
         self._plain: dict[bytes, Callable[[bytes], None]] = {}
