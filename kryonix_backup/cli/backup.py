@@ -26,8 +26,8 @@ _PROBLEMS_SHOWN = 10
 
 
 @click.command(
-    epilog="Examples: kryonix backup acme --source documents --kind incremental;"
-    " kryonix backup acme --kind log --follow",
+    epilog="Example: kryonix backup acme --source documents --kind incremental;"
+    " or: kryonix backup acme --kind log --follow",
 )
 @tenant_argument
 @click.option(
