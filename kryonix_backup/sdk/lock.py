@@ -38,4 +38,6 @@ def restore_lock(home: Path, restore: RestoreId) -> Iterator[None]:
     try:
         yield  # the file stays: taking it away would let two processes hold two files of one name
     finally:
+        # A program that another thread starts at this moment has the file open too, for a while.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)

@@ -21,6 +21,7 @@ from tests.integration.moments import moments
 from tests.integration.stopping import Stopping
 from tests.integration.stores import Place
 from tests.integration.sweep import Sweep
+from tests.integration.tenants import side_by_side
 from tests.services.postgres import VERSIONS
 from tests.services.s3 import TENANT_A
 from tests.services.s3_proxy import (
@@ -111,7 +112,24 @@ def lived_through(work: Path, rounds: int, seed: int) -> Rows:
     return found
 
 
-CAMPAIGNS = {"kill": kill, "restore": restore, "network": network, "moments": lived_through}
+def neighbours(work: Path, rounds: int, seed: int) -> Rows:
+    """So many tenants in one cluster, by each version of PostgreSQL; all are restored."""
+    found: Rows = {}
+    for version in VERSIONS:
+        folder = work / str(version)
+        _progress(f"PostgreSQL {version}: {rounds} tenants")
+        found[f"PostgreSQL {version}"] = {"tenants": rounds} | {
+            f"{drains.threads} at once: {what}": value
+            for drains in side_by_side(folder, version, rounds, rounds, 10_000)
+            for what, value in (("changes", drains.changes), ("ms", int(drains.seconds * 1000)))
+        }
+    return found
+
+
+CAMPAIGNS = {
+    "kill": kill, "restore": restore, "network": network, "moments": lived_through,
+    "tenants": neighbours,
+}  # fmt: skip
 
 
 @contextmanager

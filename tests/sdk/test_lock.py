@@ -53,6 +53,19 @@ def test_a_killed_process_frees_its_lock(tmp_path: Path) -> None:
         pass
 
 
+def test_a_program_that_was_started_meanwhile_keeps_no_lock(tmp_path: Path) -> None:
+    """Between its fork and its exec every program has our open files."""
+    with restore_lock(tmp_path, RESTORE):
+        opened = str(tmp_path / "locks" / RESTORE)
+        held = [int(each.name) for each in Path("/proc/self/fd").iterdir()
+                if each.is_symlink() and str(each.readlink()) == opened]  # fmt: skip
+        program = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=held)
+    assert held
+    with restore_lock(tmp_path, RESTORE):
+        pass
+    program.communicate()
+
+
 def test_a_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "locks").write_text("in the way")
 
