@@ -131,7 +131,8 @@ class LogHeader(NamedTuple):
     ``restorable`` is the time of the last commit whose every consequence is known (the values of
     sequences among them); all three are None where nothing was committed. ``broken`` says what
     happened in it that cannot be replayed: only a full backup leads beyond it. ``meta`` is whatever
-    the source needs to use it.
+    the source needs to use it; ``twice`` in it has the first and the last of times that the
+    source's clock, when it was set back, has shown twice: none of them is restorable.
     """
 
     chain: ChainId

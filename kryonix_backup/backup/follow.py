@@ -24,6 +24,7 @@ from kryonix_backup.sources.source import LogPiece, LogSource, LogStream
 log = logging.getLogger(__name__)
 
 _SPILL_BYTES = 4 * MIB
+_SKEW_S = 1.0  # that two clocks may differ by, unsaid
 
 
 class Pace(NamedTuple):
@@ -39,8 +40,8 @@ class LogReport:
     What was kept of a source's log, in one run.
 
     ``restorable`` is the newest moment that the chain leads to, and ``age_s`` how long ago it was
-    by this machine's clock. ``gap`` says from when on something was lost, and why; ``broken`` what
-    happened that cannot be replayed.
+    by this machine's clock, None where that is behind. ``gap`` says from when on something was
+    lost, and why; ``broken`` what happened that cannot be replayed.
     """
 
     source: SourceName
@@ -214,6 +215,12 @@ class _Following:
         return header._replace(chain=self._opening.chain, number=self._last.number + 1)
 
     def _count(self, header: LogHeader, size: int) -> None:
+        if header.meta.get("twice") != self._last.meta.get("twice"):
+            log.warning(
+                "the clock of %s's server was set back; no time from %s to %s can be restored",
+                self._book.source,
+                *header.meta["twice"][-1],
+            )
         self._last = header
         self._segments += 1
         self._commits += header.commits
@@ -228,6 +235,14 @@ class _Following:
         age = None
         if self._restorable is not None:
             age = round((self._clock.now() - self._restorable).total_seconds(), 3)
+            if age < -_SKEW_S:
+                log.warning(
+                    "this machine's clock is %.0f seconds behind that of %s's server, so that ages"
+                    " are not known",
+                    -age,
+                    self._book.source,
+                )
+                age = None
         return LogReport(
             self._book.source,
             self._opening.chain,

@@ -38,9 +38,11 @@ def find_range(book: LogBook, position: Mapping[str, Any], until: datetime) -> L
     The segments to replay on a snapshot whose source stood at ``position``.
 
     Counts may hold a little more than is replayed: they are of whole segments. Raises
-    TimeUnreachable where the log ends, has a gap, or cannot be replayed before that moment.
+    TimeUnreachable where the log ends, has a gap, or cannot be replayed before that moment, and
+    where the source's clock has shown it twice.
     """
     chain, count = _chain(book, position, until)
+    _refuse_twice(book, book.header(chain, count - 1), until)
     first = _first(book, chain, count, position["at"])
     commits = changes = 0
     newest: datetime | None = None
@@ -62,6 +64,16 @@ def find_range(book: LogBook, position: Mapping[str, Any], until: datetime) -> L
         f"Restore to {ends} or earlier; 'kryonix backup ID --kind log' fetches what the source"
         " has since.",
     )
+
+
+def _refuse_twice(book: LogBook, last: LogHeader, until: datetime) -> None:
+    for first, newest in last.meta.get("twice", ()):
+        if datetime.fromisoformat(first) <= until <= datetime.fromisoformat(newest):
+            raise TimeUnreachable(
+                f"{until.isoformat()} was there twice: the clock of {book.source}'s server was set"
+                f" back, from {newest} to {first}",
+                f"Choose a time before {first} or after {newest}, or a snapshot with --snapshot.",
+            )
 
 
 def _stops(header: LogHeader, at: int, until: datetime) -> bool:

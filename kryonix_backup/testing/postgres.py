@@ -188,6 +188,33 @@ def start_postgres(major: int, settings: Mapping[str, str] = {}) -> PostgresServ
     return server
 
 
+def start_standby(primary: PostgresServer, settings: Mapping[str, str] = {}) -> PostgresServer:
+    """A hot standby of a server, which follows it through the slot ``standby``."""
+    server = new_folder(primary.major, {**primary.settings, **settings})
+    words: list[Path | str] = [server.programs / "pg_basebackup", "-D", server.data, "-h",
+        "127.0.0.1", "-p", str(primary.port), "-U", "postgres", "--checkpoint=fast", "--no-sync",
+        "--create-slot", "--slot=standby"]  # fmt: skip
+    try:
+        with server.log.open("ab") as log:
+            copied = _popen(words, log)
+        if copied.wait(START_SECONDS):
+            raise RuntimeError(f"pg_basebackup failed: {server.log.read_text()[-2000:]}")
+        server.settings |= {
+            "primary_slot_name": "standby",
+            "hot_standby_feedback": "on",
+            # The database is what the slots of a primary are looked up by.
+            "primary_conninfo": (
+                f"host=127.0.0.1 port={primary.port} user=postgres dbname=postgres"
+            ),
+        }
+        (server.data / "standby.signal").touch()
+        server.start()
+    except BaseException:
+        server.remove()
+        raise
+    return server
+
+
 def new_folder(major: int, settings: Mapping[str, str] = {}) -> PostgresServer:
     """A server that is not started yet, whose data directory is still to be made."""
     folder = Path(tempfile.mkdtemp(prefix=f"kryonix-pg{major}-"))

@@ -253,6 +253,40 @@ def test_chains_sort_as_they_began_though_a_clock_was_set_back() -> None:
     assert newest_restorable(book, second) is None
 
 
+def test_a_clock_behind_the_servers_knows_no_age(caplog: pytest.LogCaptureFixture) -> None:
+    repository, source = new_repository(), MemoryLog()
+    _drained(repository, source)
+    source.written += [b"one"]
+    report = drain_log(repository, DB, source, FixedClock(NOON - timedelta(hours=1)))
+
+    assert (report.restorable, report.age_s) == (NOON + timedelta(seconds=1), None)
+    assert "clock is 3601 seconds behind that of db's server" in caplog.text
+
+
+def test_a_servers_clock_that_was_set_back_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    twice = [[NOON.isoformat(), (NOON + timedelta(hours=1)).isoformat()]]
+
+    class SetBack(MemoryLog):
+        @contextmanager
+        def follow(self, opening: LogHeader, last: LogHeader) -> Iterator[LogStream]:
+            """Each segment says so."""
+            yield SetBackStream(self, last)
+
+    class SetBackStream(_MemoryStream):
+        def pieces(self, until: Callable[[], bool], every: float) -> Iterator[LogPiece]:
+            for piece in super().pieces(until, every):
+                assert piece.header is not None
+                yield LogPiece(piece.body, piece.header._replace(meta={"twice": twice}))
+
+    repository, source = new_repository(), SetBack()
+    _drained(repository, source)
+    for word in (b"one", b"two"):
+        source.written.append(word)
+        _drained(repository, source)
+
+    assert caplog.text.count("the clock of db's server was set back") == 1
+
+
 def test_the_newest_restorable_moment_is_looked_for_backwards() -> None:
     repository, source = new_repository(), MemoryLog()
     book = repository.log(DB)

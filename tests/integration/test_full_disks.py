@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -25,61 +24,13 @@ from kryonix_backup.sdk.client import RestoreRequest
 from kryonix_backup.sdk.tenants import connect
 from tests.integration import trees
 from tests.integration.command import Command
+from tests.integration.disks import IS_ROOT, MIB, SmallDisk
 
 pytestmark = pytest.mark.service
 
-MIB = 1 << 20
-IS_ROOT = os.geteuid() == 0
 # The kernel gives EIO to whoever reads how long a device that cannot sleep is to stay awake.
 FAULTY = Path("/sys/devices/platform/power")
 FAULTY_FILE = "autosuspend_delay_ms"
-
-
-class SmallDisk:
-    """
-    A directory with little room, until `grow` is called.
-
-    Root mounts a small file system. Others give the run a limit on the size of its files, which
-    the store knows as the same failure.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.limit: dict[str, int] = {}
-
-    def mount(self, mib: int) -> None:
-        """Little room from here on."""
-        if IS_ROOT:
-            _call("mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(self.path))
-        else:
-            self.limit = {"most_bytes": mib * MIB // 4}
-
-    def grow(self) -> None:
-        """Enough room from here on."""
-        if IS_ROOT:
-            _call("mount", "-o", "remount,size=500m", str(self.path))
-        self.limit = {}
-
-    def fill(self, leaving_mib: int) -> Path:
-        """A file that takes the room away again."""
-        ballast = self.path / "ballast"
-        ballast.touch()
-        if IS_ROOT:
-            room = os.statvfs(self.path)
-            size = room.f_bavail * room.f_frsize - leaving_mib * MIB
-            _call("fallocate", "--length", str(size), str(ballast))
-        else:
-            self.limit = {"most_bytes": 4 * MIB}
-        return ballast
-
-    def unmount(self) -> None:
-        """Give the directory back."""
-        if IS_ROOT:
-            _call("umount", "--lazy", str(self.path))
-
-
-def _call(*words: str) -> None:
-    subprocess.run(words, check=True, capture_output=True)
 
 
 @pytest.fixture

@@ -155,3 +155,19 @@ def test_a_range_comes_back_out_of_its_json() -> None:
     found = find_range(BOOK, _position(100), _at(33))
 
     assert LogRange.from_plain(json.loads(json.dumps(found.to_plain()))) == found
+
+
+def test_a_moment_that_a_clock_has_shown_twice_is_refused() -> None:
+    book = _book()
+    twice = {"twice": [[_at(40).isoformat(), _at(99).isoformat()]]}
+    header = LogHeader(CHAIN, SEGMENTS + 1, 1000, 1100, _at(40), _at(50), None, 2, 5, meta=twice)
+    book.append(header, b"")
+    book.append(
+        header._replace(number=SEGMENTS + 2, start=1100, end=1200, restorable=_at(110)), b""
+    )
+
+    for seconds in (40, 70, 99):
+        with pytest.raises(TimeUnreachable, match="was there twice: the clock of db's server"):
+            find_range(book, _position(100), _at(seconds))
+    assert find_range(book, _position(100), _at(39)).last == 3
+    assert find_range(book, _position(100), _at(105)).last == SEGMENTS + 2

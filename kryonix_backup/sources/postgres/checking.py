@@ -18,7 +18,7 @@ from kryonix_backup.sources.postgres.needs import (
 )
 from kryonix_backup.sources.postgres.preparing import steps_of
 from kryonix_backup.sources.postgres.programs import programs_for
-from kryonix_backup.sources.postgres.session import Connection, connected
+from kryonix_backup.sources.postgres.session import Connection, connected, refuse_standby
 from kryonix_backup.sources.source import Finding
 
 OLDEST, NEWEST = 14, 18
@@ -99,6 +99,13 @@ def _names(connection: Connection, query: str) -> list[str]:
 
 def _log(connection: Connection, address: Address) -> Iterator[Finding]:
     name = slot_name(address.database)
+    try:
+        refuse_standby(connection, address)
+    except KryonixError as error:
+        # A standby's own slots say nothing of what its primary keeps.
+        anything = Found(connection, name).anything
+        yield Finding("log: primary", not anything, error.message, error.hint)
+        return
     needs = [*log_needs(connection, address.database), identities(connection)]
     if not Found(connection, name).anything:
         yield _not_kept(needs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import pq
@@ -13,10 +13,22 @@ from kryonix_backup.errors import AlreadyRunning, KryonixError, LogBroken
 from kryonix_backup.model import LogHeader
 from kryonix_backup.sources.postgres.address import Address
 from kryonix_backup.sources.postgres.exported import lsn_of
-from kryonix_backup.sources.postgres.session import Connection, told
+from kryonix_backup.sources.postgres.session import Connection, refuse_standby, told
 
 # No such slot or publication; what a slot kept was given up; a file of the WAL is gone.
 _STATES_OF_LOSS = frozenset({"42704", "55000", "58P01"})
+
+
+class Continued(NamedTuple):
+    """
+    A server that has what follows a segment.
+
+    Where it ``repeats``, it sends what is in the segment too: it crashed, is another one now, or
+    was put back.
+    """
+
+    timeline: int
+    repeats: bool
 
 
 def command(connection: Connection, text: str) -> list[list[str]]:
@@ -36,13 +48,16 @@ def check_continuity(
     address: Address,
     opening: LogHeader,
     last: LogHeader,
-) -> int:
+) -> Continued:
     """
-    The server's timeline, where what follows ``last`` is there.
+    Whether what follows ``last`` is there.
 
-    Raises LogBroken where it is not, and AlreadyRunning where another process reads the slot.
+    Raises LogBroken where it is not, AlreadyRunning where another process reads the slot, and
+    SourceUnavailable for a standby, which may have less than its primary.
     """
-    reason = _of_slot(connection, address, opening, last)
+    refuse_standby(connection, address)
+    slot = _slot(connection, opening)
+    reason = _of_slot(slot, address, opening, last)
     if reason is None:
         reason = _of_database(connection, opening)
     system, timeline, position = command(replication, "IDENTIFY_SYSTEM")[0][:3]
@@ -54,7 +69,7 @@ def check_continuity(
         reason = "the server was put back to an earlier state"
     if reason is not None:
         raise broken(address, last, reason)
-    return int(timeline)
+    return Continued(int(timeline), lsn_of(slot["confirmed_flush_lsn"]) < last.end)
 
 
 def broken(address: Address, last: LogHeader, reason: str) -> LogBroken:
@@ -71,19 +86,23 @@ def told_of_stream(error: psycopg.Error, address: Address, last: LogHeader) -> K
     return told(error, address)
 
 
-def _of_slot(
-    connection: Connection, address: Address, opening: LogHeader, last: LogHeader
-) -> str | None:
-    name = opening.meta["slot"]
+def _slot(connection: Connection, opening: LogHeader) -> dict[str, Any]:
+    """What the server says of the slot, and of which database it should be; empty without one."""
     row = connection.execute(
         "select to_jsonb(s)::text, (select oid::int8 from pg_database"
         "  where datname = current_database()) from pg_replication_slots s where slot_name = %s",
-        (name,),
+        (opening.meta["slot"],),
     ).fetchone()
-    if row is None:
+    return {} if row is None else {**json.loads(row[0]), "ours": row[1]}
+
+
+def _of_slot(
+    slot: dict[str, Any], address: Address, opening: LogHeader, last: LogHeader
+) -> str | None:
+    name = opening.meta["slot"]
+    if not slot:
         return f"slot {name} is gone"
-    slot: dict[str, Any] = json.loads(row[0])
-    if int(slot["datoid"] or 0) != row[1]:
+    if int(slot["datoid"] or 0) != slot["ours"]:
         return f"slot {name} is of another database"
     if slot["active"]:
         raise AlreadyRunning(

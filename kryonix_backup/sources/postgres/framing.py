@@ -7,7 +7,7 @@ Rows are not decoded here: of most messages only the first five bytes are looked
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from struct import Struct
 from typing import NamedTuple
 
@@ -16,8 +16,8 @@ from kryonix_backup.model import LogHeader
 from kryonix_backup.sources.postgres import pgoutput
 from kryonix_backup.sources.postgres.address import SCHEMA
 from kryonix_backup.sources.postgres.message import PREFIX, Beat, Ddl, parse, told
+from kryonix_backup.sources.postgres.times import TWICE, CommitTimes, moment
 
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _ROWS = frozenset(b"IUD")
 _COMMITTED = ord("C")
 _BEGIN = Struct(">xQqI")  # where its commit is, the commit's time, transaction
@@ -36,6 +36,10 @@ _OURS_ALL = f"{SCHEMA}\0".encode()
 _TIMES = 4
 
 
+class Diverged(Exception):
+    """What comes does not follow what is kept, though its place in the log does."""
+
+
 class _Break(NamedTuple):
     """What a transaction did that cannot be replayed; a beat tells of it some time after."""
 
@@ -50,10 +54,14 @@ class Cutter:
     Takes messages in, and gives frames out, cut into segments between two transactions.
 
     It never holds much more than twice ``most`` bytes, and one message. What was committed before
-    the end of the segment ``last`` is left out: after a crash the server sends it again.
+    the end of the segment ``last`` is left out: after a crash the server sends it again, which is
+    what ``repeats`` says. Then the commit that ended the segment has to come again too: a server
+    that was put back to an earlier state has another one there, or none.
     """
 
-    def __init__(self, opening: LogHeader, last: LogHeader, most: int) -> None:
+    def __init__(
+        self, opening: LogHeader, last: LogHeader, most: int, *, repeats: bool = False
+    ) -> None:
         self.inside = False
         """Whether a transaction was begun and not ended."""
         self.newest_beat = 0
@@ -69,6 +77,8 @@ class Cutter:
         self._last = last
         self._end = last.end
         self._skipping = False
+        self._unproven = repeats and last.number > 0
+        self._times = CommitTimes(last.last, last.meta.get(TWICE, ()))
         self._relations: dict[bytes, tuple[bytes, list[bytes]]] = {}
         self._types: dict[bytes, bytes] = {}
         self._of_ours: dict[bytes, bool] = {}  # whether changes of the schema are told in it
@@ -134,6 +144,8 @@ class Cutter:
     def close(self, timeline: int) -> LogHeader:
         """What the segment holds whose frames were taken; what comes next is another one's."""
         meta: dict[str, object] = {"timeline": timeline}
+        if twice := self._times.told():
+            meta[TWICE] = twice
         broken = self._breaks[0].reason if self._breaks else ""
         if self._breaks:
             meta |= _told_of(self._breaks)
@@ -142,9 +154,9 @@ class Cutter:
             self._last.number + 1,
             self._last.end,
             self._end,
-            None if self._first is None else _moment(self._first),
-            None if self._newest is None else _moment(self._newest),
-            None if self._restorable is None else _moment(self._restorable),
+            None if self._first is None else moment(self._first),
+            None if self._newest is None else moment(self._newest),
+            self._known_until(),
             self._commits,
             self._changes,
             broken,
@@ -155,6 +167,11 @@ class Cutter:
             self.awaited = 0
         self._begin_segment()
         return header
+
+    def _known_until(self) -> datetime | None:
+        """None while a clock that was set back has not caught up: the same times still come."""
+        time = self._restorable
+        return None if time is None or self._times.was_twice(time) else moment(time)
 
     # ------------------------------------------------------------------ what is no row
 
@@ -186,18 +203,23 @@ class Cutter:
         commit, _, _ = _BEGIN.unpack(message)
         self.inside = True
         self._skipping = commit < self._end
+        if self._unproven and not self._skipping:
+            raise Diverged
         self._beat, self._wrong, self._since_unknown = 0, "", False
         return not self._skipping
 
     def _commit(self, message: bytes) -> bool:
         _, place, end, time = _COMMIT.unpack(message)
         self.inside = False
+        if self._unproven and end >= self._end:
+            self._prove(end, moment(time))
         if self._skipping != (end <= self._end):
             raise SourceError(f"the server sent its log out of order: {end:X} after {self._end:X}")
         if self._skipping:
             return False
         self._end = end
         self._commits += 1
+        self._times.add(time)
         self._first = time if self._first is None else min(self._first, time)
         self._newest = time if self._newest is None else max(self._newest, time)
         if self._beat:
@@ -206,6 +228,15 @@ class Cutter:
         if self._wrong:
             self._breaks.append(_Break(self._wrong, time, place, self._since_unknown))
         return True
+
+    def _prove(self, end: int, time: datetime) -> None:
+        """That a commit which comes again is the one that ended the last segment."""
+        first, newest = self._last.first, self._last.last
+        assert first is not None
+        assert newest is not None
+        if end != self._end or not first <= time <= newest:
+            raise Diverged
+        self._unproven = False
 
     def _relation(self, message: bytes) -> bool:
         self._relations[message[1:5]] = (message, _types_of(message))
@@ -299,12 +330,8 @@ def _told_of(breaks: list[_Break]) -> dict[str, object]:
     """Where the first and the last are; the first only where none began before it was told."""
     first, last = breaks[0], breaks[-1]
     told: dict[str, object] = {
-        "broken_at": _moment(first.time).isoformat(), "broken_to": last.place
+        "broken_at": moment(first.time).isoformat(), "broken_to": last.place
     }  # fmt: skip
     if not any(each.since_unknown for each in breaks):
         told["broken_from"] = first.place
     return told
-
-
-def _moment(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)

@@ -19,7 +19,7 @@ from kryonix_backup.sources.postgres.exported import lsn_of
 from kryonix_backup.sources.postgres.message import PREFIX
 from kryonix_backup.sources.postgres.needs import Found, identities, log_needs, without_identity
 from kryonix_backup.sources.postgres.preparing_sql import COMMENT, TOLD, TRIGGERS, functions
-from kryonix_backup.sources.postgres.session import Connection, connected
+from kryonix_backup.sources.postgres.session import Connection, to_primary
 
 _OPEN_SECONDS = 60.0  # for transactions that are open to end
 _LOCK_SECONDS = 10  # who waits for a lock makes everybody wait who comes after
@@ -51,7 +51,7 @@ class Prepared(NamedTuple):
 
 def plan(address: Address, *, replica_identity_full: bool) -> list[Step]:
     """What `prepare` would run now, in order; nothing where all is there."""
-    with connected(address) as connection:
+    with to_primary(address) as connection:
         return steps_of(connection, address.database, consent=replica_identity_full)
 
 
@@ -62,7 +62,7 @@ def prepare(address: Address, *, replica_identity_full: bool) -> Prepared:
     Raises SourceUnprepared where the server or a table cannot do what is needed, and
     SourceUnavailable where open transactions stand in the way.
     """
-    with connected(address) as connection:
+    with to_primary(address) as connection:
         return _carry_out(connection, address, consent=replica_identity_full)
 
 
@@ -73,7 +73,7 @@ def renew_slot(address: Address) -> Prepared:
     Raises AlreadyRunning where the slot is being read, and what `prepare` raises.
     """
     name = slot_name(address.database)
-    with connected(address) as connection:
+    with to_primary(address) as connection:
         Found(connection, name).refuse_others()
         _require(connection, address, consent=False)  # before the old one is given up
         _drop_slot(connection, name)
@@ -87,7 +87,7 @@ def release(address: Address) -> list[str]:
     Raises AlreadyRunning where the slot is being read, and SourceUnavailable where a table is in
     use: then nothing was removed.
     """
-    with connected(address) as connection:
+    with to_primary(address) as connection:
         connection.execute(_PATIENCE)
         statements = list(_undoing(connection, slot_name(address.database)))
         try:

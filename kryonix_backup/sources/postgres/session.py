@@ -71,6 +71,25 @@ def connected(address: Address, **more: str) -> Iterator[Connection]:
 
 
 @contextmanager
+def to_primary(address: Address) -> Iterator[Connection]:
+    """A connection to a server that can be written to; raises what `refuse_standby` raises too."""
+    with connected(address) as connection:
+        refuse_standby(connection, address)
+        yield connection
+
+
+def refuse_standby(connection: Connection, address: Address) -> None:
+    """Raise SourceUnavailable where nothing can be written, and so nothing said in the log."""
+    row = connection.execute("select pg_is_in_recovery()").fetchone()
+    if row is not None and row[0]:
+        raise SourceUnavailable(
+            f"{address.shown}: the server is a standby, which has no log of its own",
+            "Name the primary in the source's address, or promote this server; a log goes on there"
+            " where its slot was kept in step (failover slots, PostgreSQL 17 and later).",
+        )
+
+
+@contextmanager
 def translated(address: Address) -> Iterator[None]:
     """Turn the driver's errors into ours; those about the database's own state name the address."""
     try:
@@ -113,7 +132,10 @@ _MEANINGS: tuple[tuple[tuple[type[psycopg.Error], ...], type[KryonixError]], ...
 # A refusal to connect comes as text alone.
 _REFUSALS: tuple[tuple[re.Pattern[str], type[KryonixError]], ...] = (
     (re.compile(r"authentication failed|no pg_hba\.conf entry|no password supplied"), SourceDenied),
-    (re.compile(r'role ".*" does not exist|permission denied'), SourceDenied),
+    (
+        re.compile(r'role ".*" (does not exist|is not permitted to log in)|permission denied'),
+        SourceDenied,
+    ),
     (re.compile(r'database ".*" does not exist'), SourceMissing),
     (re.compile(r"No space left on device"), TargetFull),
 )

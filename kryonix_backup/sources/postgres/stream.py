@@ -17,7 +17,7 @@ from kryonix_backup.sources.postgres.continuity import (
     command,
     told_of_stream,
 )
-from kryonix_backup.sources.postgres.framing import Cutter
+from kryonix_backup.sources.postgres.framing import Cutter, Diverged
 from kryonix_backup.sources.postgres.preparing import Prepared, beat
 from kryonix_backup.sources.postgres.session import Connection, connected, translated
 from kryonix_backup.sources.postgres.wire import DATA_BYTES, Wire
@@ -76,10 +76,10 @@ class PostgresLog:
             connected(self._address) as ordinary,
             connected(self._address, replication="database") as replication,
         ):
-            timeline = check_continuity(ordinary, replication, self._address, opening, last)
-            cutter = Cutter(opening, last, self._most)
+            there = check_continuity(ordinary, replication, self._address, opening, last)
+            cutter = Cutter(opening, last, self._most, repeats=there.repeats)
             stream = _Stream(ordinary, replication, self._address, self._clock, cutter)
-            with stream.started(opening, last, timeline):
+            with stream.started(opening, last, there.timeline):
                 yield stream
 
 
@@ -108,16 +108,16 @@ class _Stream:
     def started(self, opening: LogHeader, last: LogHeader, timeline: int) -> Iterator[None]:
         """The stream runs while this context lasts."""
         self._last, self._timeline = last, timeline
-        slot, start = opening.meta["slot"], f"{last.end >> 32:X}/{last.end & 0xFFFFFFFF:X}"
+        slot = opening.meta["slot"]
         self._replication.add_notice_handler(self._notice)
         with self._explained():
             for statement in _SESSION:
                 command(self._replication, statement)
             self._wire.start(
-                f"START_REPLICATION SLOT \"{slot}\" LOGICAL {start} (proto_version '1',"
+                # From what the server knows to be confirmed: what comes again proves itself.
+                f"START_REPLICATION SLOT \"{slot}\" LOGICAL 0/0 (proto_version '1',"
                 f" publication_names '\"{slot}\"', messages 'true')"
             )
-            self.confirm(last.end)  # it is durable, which a server that crashed may not know
         with self._wire.ended():
             yield
 
@@ -173,7 +173,11 @@ class _Stream:
         """Take in what is there, or wait a little for it; back where there is something to do."""
         add = self._cutter.add
         with self._explained():
-            self._wire.read(lambda data: add(bytes(data[DATA_BYTES:])))
+            try:
+                self._wire.read(lambda data: add(bytes(data[DATA_BYTES:])))
+            except Diverged as error:
+                reason = "the server was put back to an earlier state, and has gone on from there"
+                raise broken(self._address, self._last, reason) from error
         self._check_warning()
 
     # ------------------------------------------------------------------ what went wrong

@@ -12,6 +12,7 @@ from psycopg import errors as pg
 from kryonix_backup.errors import LogBroken, SourceUnavailable
 from kryonix_backup.model import LogHeader
 from kryonix_backup.sources.postgres.continuity import (
+    Continued,
     check_continuity,
     command,
     told_of_stream,
@@ -34,7 +35,7 @@ def followed(postgres: PostgresServer) -> Iterator[Followed]:
     )
 
 
-def _check(followed: Followed, opening: LogHeader, last: LogHeader) -> int:
+def _check(followed: Followed, opening: LogHeader, last: LogHeader) -> Continued:
     address = followed.address
     with connected(address) as one, connected(address, replication="database") as two:
         return check_continuity(one, two, address, opening, last)
@@ -43,7 +44,7 @@ def _check(followed: Followed, opening: LogHeader, last: LogHeader) -> int:
 def test_a_log_that_goes_on_is_gone_on_with(followed: Followed) -> None:
     followed.drain()
 
-    assert _check(followed, followed.opening, followed.last) == 1
+    assert _check(followed, followed.opening, followed.last) == (1, False)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_a_promoted_server_leads_on_from_what_it_had() -> None:
 
         with pytest.raises(LogBroken, match="was promoted"):
             _check(followed, followed.opening, followed.last._replace(end=1 << 62))
-        assert _check(followed, followed.opening, followed.last) == 2
+        assert _check(followed, followed.opening, followed.last).timeline == 2
         with pytest.raises(LogBroken, match="does not come from"):
             _check(followed, followed.opening, followed.last._replace(meta={"timeline": 7}))
 

@@ -11,7 +11,8 @@ import pytest
 
 from kryonix_backup.errors import SourceError
 from kryonix_backup.model import ChainId, LogHeader
-from kryonix_backup.sources.postgres.framing import Cutter
+from kryonix_backup.sources.postgres.framing import Cutter, Diverged
+from kryonix_backup.sources.postgres.times import moment
 
 TABLE, OTHER, KIND = 500, 501, 500  # a type may have the oid of a table
 OPENING = LogHeader(
@@ -253,3 +254,63 @@ def test_messages_of_others_break_nothing() -> None:
 def test_what_makes_no_sense_stops_it(messages: tuple[bytes, ...], match: str) -> None:
     with pytest.raises(SourceError, match=match):
         _fed(_cutter(), *messages)
+
+
+def _kept(number: int = 3) -> LogHeader:
+    """A segment that ended at 200, in the seconds 10 to 20."""
+    first, last = moment(10_000_000), moment(20_000_000)
+    return OPENING._replace(number=number, start=100, end=200, first=first, last=last)
+
+
+def test_what_comes_again_has_to_end_with_what_was_kept() -> None:
+    cutter = Cutter(OPENING, _kept(), 1 << 20, repeats=True)
+
+    _fed(cutter, _begin(149, 15_000_000), _commit(150, 15_000_000))
+    _fed(cutter, _begin(199, 20_000_000), _commit(200, 20_000_000))
+    _fed(cutter, _begin(249, 21_000_000), _commit(250, 21_000_000))
+
+    cutter.take()
+    assert (cutter.close(1).commits, cutter.close(1).end) == (1, 250)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (_begin(249), _commit(250)),
+        (_begin(149), _commit(150), _begin(249), _commit(250)),
+        (_begin(199, 30_000_000), _commit(200, 30_000_000)),
+        (_begin(199, 9_000_000), _commit(200, 9_000_000)),
+        (_begin(199, 15_000_000), _commit(210, 15_000_000)),
+    ],
+)
+def test_a_server_that_has_something_else_at_that_place_was_put_back(
+    messages: tuple[bytes, ...],
+) -> None:
+    with pytest.raises(Diverged):
+        _fed(Cutter(OPENING, _kept(), 1 << 20, repeats=True), *messages)
+
+
+def test_before_the_first_segment_nothing_can_come_again() -> None:
+    cutter = Cutter(OPENING, OPENING, 1 << 20, repeats=True)
+
+    assert not any(_fed(cutter, _begin(149), _commit(150)))
+
+
+def test_a_clock_that_was_set_back_is_told_until_it_has_caught_up() -> None:
+    cutter = Cutter(OPENING, OPENING, 1 << 20)
+    headers = []
+    for end, seconds in ((110, 100), (120, 40), (130, 60), (140, 100), (150, 101)):
+        _fed(cutter, _begin(end - 1, seconds * 1_000_000), _beat(end - 1))
+        _fed(cutter, _commit(end, seconds * 1_000_000))
+        cutter.take()
+        headers.append(cutter.close(1))
+
+    twice = [[moment(40_000_000).isoformat(), moment(100_000_000).isoformat()]]
+    assert [header.meta.get("twice") for header in headers] == [None, *[twice] * 4]
+    restorable = [header.restorable for header in headers]
+    assert restorable == [moment(100_000_000), None, None, None, moment(101_000_000)]
+    # Whoever goes on later knows of it too.
+    again = Cutter(OPENING, headers[1], 1 << 20)
+    _fed(again, _begin(129, 60_000_000), _commit(130, 60_000_000))
+    again.take()
+    assert again.close(1).meta["twice"] == twice
