@@ -25,7 +25,7 @@ class SmallDisk:
     def mount(self, mib: int) -> None:
         """Little room from here on."""
         if IS_ROOT:
-            _call("mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(self.path))
+            _call("mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=755", "tmpfs", str(self.path))
         else:
             self.limit = {"most_bytes": mib * MIB // 4}
 
@@ -49,7 +49,7 @@ class SmallDisk:
 
     def unmount(self) -> None:
         """Give the directory back."""
-        if IS_ROOT:
+        if IS_ROOT and os.path.ismount(self.path):
             _call("umount", "--lazy", str(self.path))
 
 

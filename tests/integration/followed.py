@@ -73,7 +73,7 @@ class Acme:
 
     def now(self) -> datetime:
         """What the server's clock says."""
-        ((moment,),) = self.run("select clock_timestamp()")
+        ((moment,),) = self.run("set datestyle = iso", "select clock_timestamp()")
         assert isinstance(moment, datetime)
         return moment
 

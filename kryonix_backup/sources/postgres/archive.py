@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
-from kryonix_backup.errors import RestoreError, SourceError
+from kryonix_backup.errors import RestoreError, SourceError, TargetFull
 from kryonix_backup.model import Blob
 from kryonix_backup.sources.postgres.address import Address
 from kryonix_backup.sources.postgres.reading import environment
@@ -16,13 +16,13 @@ from kryonix_backup.sources.postgres.session import conninfo
 from kryonix_backup.sources.process import Program
 
 # What `prepare` made in the database that was saved, and does not belong to the tenant.
-_OURS = re.compile(r"^\d+; \d+ \d+ (EVENT TRIGGER|PUBLICATION|SCHEMA|COMMENT) .*\bkryonix_?")
+_OURS = re.compile(rb"^\d+; \d+ \d+ (EVENT TRIGGER|PUBLICATION|SCHEMA|COMMENT) .*\bkryonix_?")
+_FULL = "No space left on device"
 # Triggers and foreign keys rest while a schema is made; indexes are built with room.
 _OPTIONS = {
     "session_replication_role": "replica",
     "synchronous_commit": "off",
     "maintenance_work_mem": "256MB",
-    "search_path": "pg_catalog",
 }
 
 
@@ -36,7 +36,7 @@ class Archive:
             self._file.write(piece)
         self._file.flush()
         self._list = _temporary()
-        self._list.write("\n".join(self._chosen()).encode() + b"\n")
+        self._list.write(b"\n".join(self._chosen()) + b"\n")
         self._list.flush()
 
     def __enter__(self) -> Archive:
@@ -55,16 +55,18 @@ class Archive:
             words.append(f"--jobs={jobs}")
         self._run([*words, self._file.name], f"{address.shown}: its schema ({section})")
 
-    def _chosen(self) -> list[str]:
+    def _chosen(self) -> list[bytes]:
         lines = self._run([self._pg_restore, "--list", self._file.name], "the saved schema")
-        return [line for line in lines.decode().splitlines() if not _OURS.match(line)]
+        return [line for line in lines.split(b"\n") if not _OURS.match(line)]
 
     def _run(self, words: list[str | Path], what: str) -> bytes:
         with Program(words, env=environment(), writes=True) as program:
             try:
                 return program.read_all()
             except SourceError as error:
-                raise RestoreError(f"{what} cannot be made: {error.message}") from error
+                full = _FULL in error.message
+                ours = TargetFull if full else RestoreError
+                raise ours(f"{what} cannot be made: {error.message}") from error
 
 
 def _temporary() -> IO[bytes]:

@@ -8,6 +8,7 @@ from psycopg import sql
 
 from kryonix_backup.sources.postgres.address import SCHEMA
 from kryonix_backup.sources.postgres.session import Connection
+from kryonix_backup.sources.postgres.timescale import timescale_of
 
 PAGE_BYTES = 8192
 
@@ -184,6 +185,7 @@ def database_of(connection: Connection) -> dict[str, Any]:
         "comment": comment,
         "connection_limit": limit,
         "size": size,
+        "timescaledb": timescale_of(connection),
         "settings": [list(row) for row in connection.execute(_SETTINGS)],
         "materialized": [list(row) for row in connection.execute(_VIEWS)],
     }

@@ -38,8 +38,9 @@ from kryonix_backup.sources.postgres.reading import (
     large_object,
     schema_by_pg_dump,
 )
-from kryonix_backup.sources.postgres.session import Connection, connected
+from kryonix_backup.sources.postgres.session import Connection, connected, encoding_of
 from kryonix_backup.sources.postgres.stream import PostgresLog
+from kryonix_backup.sources.postgres.timescale import timescale_of
 from kryonix_backup.sources.process import Program
 from kryonix_backup.sources.source import Dump, Finding, Item, LogStream, Reader, Size
 
@@ -195,7 +196,10 @@ class _Dumping:
         for number, (low, high) in enumerate(ranges):
             path = paths.data_path(table.schema, table.name, number)
             size = (min(high, table.pages) - low) * PAGE_BYTES
-            entry = Entry(path, EntryKind.FILE, size, meta={"columns": list(table.columns)})
+            meta: dict[str, Any] = {"columns": list(table.columns)}
+            if table.where:
+                meta["where"] = table.where  # others of its rows come with the extension
+            entry = Entry(path, EntryKind.FILE, size, meta=meta)
             yield Item(entry, self._rows(entry, table, low, high))
 
     def _rows(self, entry: Entry, table: Table, low: int, high: int) -> Any:
@@ -208,7 +212,8 @@ class _Dumping:
 
         def opened() -> Reader:
             name = self._snapshot.name
-            program = copy_by_psql(self._programs, self._address, name, text)
+            encoding = encoding_of(self._connection)
+            program = copy_by_psql(self._programs, self._address, name, text, encoding)
             self._running = [program]
             return ProgramReader(entry, program)
 
@@ -232,9 +237,12 @@ class _Dumping:
         Read at once, before rows are: who waits for a table that our connection has read would make
         `pg_dump` wait behind it, and nobody but us could see that circle.
         """
-        meta = {"needed": True, "version": self._snapshot.version, "ranges": ranges}
+        meta: dict[str, Any] = {"needed": True, "version": self._snapshot.version, "ranges": ranges}
+        if saved := timescale_of(self._connection):
+            meta["timescaledb"] = saved[0]
         name = self._snapshot.name
-        with schema_by_pg_dump(self._programs, self._address, name, SCHEMA) as program:
+        encoding = encoding_of(self._connection)
+        with schema_by_pg_dump(self._programs, self._address, name, SCHEMA, encoding) as program:
             try:
                 body = program.read_all()
             except SourceError as error:

@@ -85,7 +85,8 @@ class _Filling:
         schema, name = paths.table_of(entry.path)
         table = sql.Identifier(schema, name)
         folder = entry.path.rpartition(b"/")[0]
-        if folder != self._table:
+        ours = not entry.meta.get("where")  # an extension has put rows of its own there already
+        if ours and folder != self._table:
             connection.execute("commit")
             connection.execute("begin")
             # COPY may freeze rows only in a table that this transaction has emptied.
@@ -93,7 +94,9 @@ class _Filling:
             self._table = folder
         names = sql.SQL(", ").join(map(sql.Identifier, entry.meta["columns"]))
         columns = sql.SQL("({})").format(names) if entry.meta["columns"] else sql.SQL("")
-        statement = sql.SQL("copy {} {} from stdin with (freeze true)").format(table, columns)
+        statement = sql.SQL("copy {} {} from stdin with (freeze {})").format(
+            table, columns, sql.Literal(ours)
+        )
         with connection.cursor() as cursor:
             with cursor.copy(statement) as copy:
                 for piece in pieces:

@@ -24,10 +24,15 @@ def log_needs(connection: Connection, database: str) -> Iterator[Finding]:
     """What only an operator can put right; `prepare` refuses while one of them fails."""
     row = connection.execute(_SERVER, (slot_name(database),)).fetchone()
     assert row is not None
-    level, slots, used, has_slot, replicates, user = row
+    level, slots, used, has_slot, replicates, user, encoding = row
     yield Finding(
         "log: wal_level", level == "logical", level,
         "alter system set wal_level = 'logical'; and restart the server",
+    )  # fmt: skip
+    yield Finding(
+        "log: encoding", encoding != "SQL_ASCII", f"{encoding}, of which a text is not known to be"
+        " any" if encoding == "SQL_ASCII" else encoding,
+        "Move to a database of encoding UTF8; backups as such are complete, byte for byte.",
     )  # fmt: skip
     yield Finding(
         "log: replication slots", has_slot or used < slots, f"{used} of {slots} are used",
@@ -81,20 +86,10 @@ def room(connection: Connection) -> Iterator[Finding]:
 
 def not_in_the_log(connection: Connection) -> Iterator[Finding]:
     """What changes without a word in the log."""
-    row = connection.execute(_ELSEWHERE).fetchone()
-    assert row is not None
-    objects, timescale = row
-    if objects:
+    if connection.execute("select 1 from pg_largeobject_metadata limit 1").fetchone():
         yield Finding(
             "log: large objects", passed=True,
             evidence="they are in every backup, but changes between two are in no log",
-        )  # fmt: skip
-    if timescale:
-        yield Finding(
-            "log: TimescaleDB", passed=False,
-            evidence=f"version {timescale}: changes of compressed chunks cannot be followed",
-            mend="Restore to the times of backups alone, leave chunks uncompressed, or give the"
-            " tenant a cluster of its own as postgresql+physical://user@host:port/.",
         )  # fmt: skip
 
 
@@ -158,17 +153,13 @@ _SERVER = """
 select current_setting('wal_level'), current_setting('max_replication_slots')::int,
        (select count(*)::int from pg_replication_slots),
        exists (select from pg_replication_slots where slot_name = %s),
-       r.rolsuper or r.rolreplication, r.rolname
+       r.rolsuper or r.rolreplication, r.rolname, current_setting('server_encoding')
 from pg_roles r where r.rolname = current_user
 """
 _ROOM = """
 select current_setting('max_wal_senders')::int, (select count(*) from pg_stat_replication)::int,
        (select setting::int8 from pg_settings where name = 'max_slot_wal_keep_size'),
        current_setting('max_slot_wal_keep_size')
-"""
-_ELSEWHERE = """
-select exists (select from pg_largeobject_metadata),
-       (select extversion from pg_extension where extname = 'timescaledb')
 """
 _FOUND = """
 select (select coalesce(obj_description(oid, 'pg_namespace'), '') from pg_namespace

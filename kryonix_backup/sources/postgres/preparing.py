@@ -382,13 +382,13 @@ select case when not exists (
     select from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where n.nspname <> %(schema)s and not pg_is_other_temp_schema(n.oid)
       and case when c.relkind = 'S' then not has_sequence_privilege(c.oid, 'select, usage') end)
-then pg_logical_emit_message(true, %(prefix)s, json_build_object(
+then pg_logical_emit_message(true, %(prefix)s, convert_to(json_build_object(
     'kind', 'beat', 'before', %(before)s::int8,
     'sequences', (select coalesce(json_agg(json_build_array(schemaname, sequencename, last_value)
                                            order by schemaname, sequencename), '[]')
                   from pg_sequences where schemaname <> %(schema)s),
     'publication', coalesce((select oid::int8 from pg_publication where pubname = %(publication)s
-        and (select count(*) from pg_event_trigger
-             where evtname = any(%(triggers)s) and evtenabled = 'A') = %(number)s), 0))::text)::text
+        and (select count(*) from pg_event_trigger where evtname = any(%(triggers)s)
+             and evtenabled = 'A') = %(number)s), 0))::text, 'UTF8'))::text
 end
 """

@@ -92,6 +92,7 @@ TRIGGERS = (
 _PINNED = (
     "set search_path = pg_catalog set DateStyle = 'ISO,YMD' set TimeZone = 'UTC'"
     " set IntervalStyle = 'postgres' set extra_float_digits = '3' set bytea_output = 'hex'"
+    " set lc_monetary = 'C'"
 )
 _PATH = "set search_path = pg_catalog"
 

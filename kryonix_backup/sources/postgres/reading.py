@@ -130,7 +130,9 @@ def copied(connection: Connection, query: sql.Composed) -> Iterator[Blob]:
         yield bytes(piece)
 
 
-def copy_by_psql(programs: Path, address: Address, snapshot: str, query: str) -> Program:
+def copy_by_psql(
+    programs: Path, address: Address, snapshot: str, query: str, encoding: str
+) -> Program:
     """`psql` writing the rows of a query, as they are in an exported snapshot."""
     commands = (
         f"set lock_timeout = '{_LOCK_SECONDS}s'",
@@ -139,15 +141,18 @@ def copy_by_psql(programs: Path, address: Address, snapshot: str, query: str) ->
         query,
     )
     words: list[str | Path] = [programs / "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
-    words += ["-d", conninfo(address)]
+    words += ["-d", conninfo(address, client_encoding=encoding)]
     for command in commands:
         words += ["-c", command]
     return Program(words, env=environment(), writes=True)
 
 
-def schema_by_pg_dump(programs: Path, address: Address, snapshot: str, ours: str) -> Program:
+def schema_by_pg_dump(
+    programs: Path, address: Address, snapshot: str, ours: str, encoding: str
+) -> Program:
     """`pg_dump` writing an archive of everything but rows, and but our own schema."""
-    words: list[str | Path] = [programs / "pg_dump", "-d", conninfo(address), "--format=custom"]
+    where = conninfo(address, client_encoding=encoding)
+    words: list[str | Path] = [programs / "pg_dump", "-d", where, "--format=custom"]
     words += [f"--lock-wait-timeout={_LOCK_SECONDS * 1000}"]
     words += ["--schema-only", "--compress=0", f"--snapshot={snapshot}", f"--exclude-schema={ours}"]
     return Program(words, env=environment(), writes=True)

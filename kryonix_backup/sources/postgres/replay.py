@@ -16,7 +16,7 @@ from kryonix_backup.sources.postgres.latest import Latest
 from kryonix_backup.sources.postgres.message import PREFIX, Beat, Ddl, Sequence, parse, told
 from kryonix_backup.sources.postgres.pgoutput import Begin, Relation
 from kryonix_backup.sources.postgres.repeating import repeat
-from kryonix_backup.sources.postgres.session import SETTINGS, connected
+from kryonix_backup.sources.postgres.session import connected
 from kryonix_backup.sources.source import Log
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,6 @@ _MOST_KEYS = 300_000  # folded in memory, about 100 MB, while as many more are a
 _MOST_BYTES = 128 * MIB  # of messages, which may be held whole
 _LOOK_EVERY = 4096
 _ROW_AT = 6  # where the row is in a plain message: after its kind, the table, and what it is
-_TEXT = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
 _IS_THERE = """
 select from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = %s and c.relname = %s
@@ -71,7 +70,7 @@ def replay(changes: Log, address: Address, hooks: Hooks) -> Replayed:
     of the schema cannot be repeated, Damaged.
     """
     with (
-        connected(address, options=f"{_SESSION} {_TEXT}") as connection,
+        connected(address, options=_SESSION) as connection,
         Applier(connection, hooks.loaded) as applier,
     ):
         return _Replay(changes, address, applier, hooks).run()

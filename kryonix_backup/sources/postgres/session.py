@@ -24,15 +24,16 @@ from kryonix_backup.sources.postgres.address import Address
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-# Text of values depends on these: times, intervals, floats, bytes, names of tables. A database or
-# a role may set others. A scan that joins another one half way would spoil deduplication, and a
-# policy that hides rows is an error here, never a smaller backup.
+# Text of values depends on these: times, intervals, floats, bytes, money, names of tables. A
+# server, a database or a role may set others. A scan that joins another one half way would spoil
+# deduplication, and a policy that hides rows is an error here, never a smaller backup.
 SETTINGS = {
     "DateStyle": "ISO,YMD",
     "TimeZone": "UTC",
     "IntervalStyle": "postgres",
     "extra_float_digits": "3",
     "bytea_output": "hex",
+    "lc_monetary": "C",
     "search_path": "pg_catalog",
     "synchronize_seqscans": "off",
     "row_security": "off",
@@ -42,16 +43,18 @@ SETTINGS = {
 }
 APPLICATION = "kryonix-backup"
 _CONNECT_SECONDS = "10"
+# A database of this encoding has bytes of any; what is called so passes every one of them.
+_ANY_BYTES, _AS_THEY_ARE = "SQL_ASCII", "LATIN1"
 
 
-def conninfo(address: Address, **more: str) -> str:
+def conninfo(address: Address, *, options: str = "", **more: str) -> str:
     """The connection string for libpq and its programs; it holds no password."""
-    options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+    settings = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
     words = {
         "application_name": APPLICATION,
         "connect_timeout": _CONNECT_SECONDS,
         "client_encoding": "UTF8",
-        "options": options,
+        "options": f"{settings} {options}",
         **address.words(),
         **more,
     }
@@ -65,9 +68,16 @@ def connected(address: Address, **more: str) -> Iterator[Connection]:
         connection = psycopg.connect(conninfo(address, **more), autocommit=True)
     try:
         with translated(address):
+            connection.execute(f"set client_encoding to {encoding_of(connection)}".encode())
             yield connection
     finally:
         connection.close()
+
+
+def encoding_of(connection: Connection) -> str:
+    """What a program has to call the text of this connection's database, to lose nothing of it."""
+    server = connection.info.parameter_status("server_encoding")
+    return _AS_THEY_ARE if server == _ANY_BYTES else "UTF8"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ transaction; until `finish` the old one stays.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -40,7 +41,10 @@ from kryonix_backup.sources.postgres.programs import programs_for
 from kryonix_backup.sources.postgres.replay import Hooks, Replayed, replay
 from kryonix_backup.sources.postgres.session import Connection, connected
 from kryonix_backup.sources.postgres.switch import Switch
+from kryonix_backup.sources.postgres.timescale import check_timescale, restoring
 from kryonix_backup.sources.source import Content, LoadReport
+
+log = logging.getLogger(__name__)
 
 _MOST_JOBS = 4
 _SHORT_TURN_S = 0.0002
@@ -86,6 +90,7 @@ class PostgresTarget:
         with self._switch.connected() as connection:
             self._check_rights(connection)
             self._check_version(connection, schema)
+            check_timescale(connection, self._address, schema.meta.get("timescaledb"))
             if not self._switch.is_there(connection, self._address.database):
                 return
         self._check_overwrite(whole=ranges == schema.meta["ranges"])
@@ -103,9 +108,13 @@ class PostgresTarget:
             problems += give_rights(connection, new, database)
             self._switch.mark(connection, "loading")
             address = self._address.of(new)
-            with Archive(programs_for(version), [small[paths.SCHEMA_DUMP]]) as archive:
+            with (
+                restoring(address, database.get("timescaledb")),
+                Archive(programs_for(version), [small[paths.SCHEMA_DUMP]]) as archive,
+            ):
                 archive.make(address, "pre-data", 1)
                 loaded, replayed = self._fill(content, rows, archive, address)
+            self._tell_of_objects(rows, replayed)
             with connected(address) as inside:
                 _set_sequences(inside, _sequences(replayed) or json.loads(small[paths.SEQUENCES]))
                 waiting = () if replayed is None else replayed.views
@@ -120,7 +129,7 @@ class PostgresTarget:
         """Tables whose rows are not as many as were saved."""
         expected: dict[tuple[str, str], int] = {}
         for entry in entries:
-            if entry.path.startswith(paths.DATA):
+            if entry.path.startswith(paths.DATA) and not entry.meta.get("where"):
                 table = paths.table_of(entry.path)
                 expected[table] = expected.get(table, 0) + entry.meta["rows"]
         with self._refused(), self._switch.connected() as connection:
@@ -179,6 +188,15 @@ class PostgresTarget:
             loaded = loading.result()
         build()
         return loaded, replayed
+
+    def _tell_of_objects(self, rows: list[Entry], replayed: Replayed | None) -> None:
+        objects = any(entry.path.startswith(paths.LARGE_OBJECTS) for entry in rows)
+        if objects and replayed is not None:
+            log.warning(
+                "%s: its large objects are as of the backup, not of the moment: what changes in"
+                " them is in no log",
+                self._address.shown,
+            )
 
     def _check_rights(self, connection: Connection) -> None:
         row = connection.execute("select rolsuper from pg_roles where rolname = user").fetchone()

@@ -6,6 +6,7 @@ import hashlib
 
 from psycopg import sql
 
+from kryonix_backup.sources.postgres.session import SETTINGS, encoding_of
 from kryonix_backup.testing.postgres import PostgresServer
 
 ROLES = """
@@ -121,7 +122,9 @@ def digest(server: PostgresServer, database: str) -> dict[str, tuple[int, str]]:
     """The number of rows of every table, and a digest that knows no order; large objects too."""
     found: dict[str, tuple[int, str]] = {}
     with server.connect(database) as connection:
-        connection.execute("set timezone = 'UTC'; set search_path = pg_catalog")
+        connection.execute(f"set client_encoding to {encoding_of(connection)}".encode())
+        for setting in SETTINGS.items():
+            connection.execute("select set_config(%s, %s, false)", setting)
         for schema, table in connection.execute(_TABLES).fetchall():
             query = sql.SQL(
                 "select count(*), coalesce(sum(hashtextextended(t::text, 7)::numeric), 0)::text"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kryonix_backup.errors import RestoreError
+from kryonix_backup.errors import RestoreError, TargetFull
 from kryonix_backup.sources.postgres.address import Address
 from kryonix_backup.sources.postgres.archive import Archive
 from kryonix_backup.testing.postgres import PostgresServer
@@ -68,3 +68,17 @@ def test_what_cannot_be_made_says_what_stood_in_the_way(
 def test_bytes_that_are_no_archive_are_refused(postgres: PostgresServer) -> None:
     with pytest.raises(RestoreError, match="the saved schema"):
         Archive(postgres.programs, [b"no archive"])
+
+
+def test_a_server_without_room_for_an_index_is_full(tmp_path: Path) -> None:
+    program = tmp_path / "pg_restore"
+    program.write_text(
+        '#!/bin/sh\ncase "$*" in *--list*) exit 0;; esac\n'
+        "echo 'could not extend file \"base/1/2\": No space left on device' >&2; exit 1\n"
+    )
+    program.chmod(0o755)
+    with (
+        Archive(tmp_path, [b"an archive"]) as archive,
+        pytest.raises(TargetFull, match=r"its schema \(post-data\) cannot be made: .*No space"),
+    ):
+        archive.make(Address.parse("postgresql://postgres@127.0.0.1/acme"), "post-data", 2)
