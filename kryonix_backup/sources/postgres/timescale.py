@@ -24,8 +24,8 @@ where e.extname = %s
 """
 _AVAILABLE = "select version from pg_available_extension_versions where name = %s order by 1"
 _PHYSICAL = (
-    "Give it a cluster of its own, and back that up as postgresql+physical://user@host:port/: its log"
-    " holds everything."
+    "Give it a cluster of its own, and back that up as postgresql+physical://user@host:port/, whose"
+    " log holds everything."
 )
 
 
