@@ -1,0 +1,73 @@
+"""
+Measure physical backups of a cluster and a restore of it, beside `pg_basebackup`.
+
+    .venv/bin/python benchmarks/postgres_physical.py --scale 50
+
+A cluster with a database of ``pgbench -i`` is backed up twice by both, then incrementally after
+some transactions of pgbench, and restored, which runs the server's recovery to its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+from postgres import KRYONIX, Figures, timed
+
+from kryonix_backup.testing.postgres import new_folder, start_postgres, versions
+
+
+def measure(scale: int, transactions: int, work: Path) -> None:
+    """Take every step, and print what it took."""
+    figures: Figures = defaultdict(list)
+    env = {
+        **os.environ,
+        "KRYONIX_HOME": str(work / "home"),
+        "KRYONIX_PASSPHRASE": "bench-passphrase-not-a-secret",
+    }
+    with start_postgres(versions()[-1], {"summarize_wal": "on", "max_wal_size": "4GB"}) as server:
+        url = f"postgresql+physical://postgres@127.0.0.1:{server.port}/"
+        at = ("-h", "127.0.0.1", "-p", str(server.port), "-U", "postgres")
+
+        def ours(name: str, *words: str) -> None:
+            timed(figures, name, [KRYONIX, *words], env)
+
+        def theirs(name: str, program: str, *words: str) -> None:
+            timed(figures, name, [server.programs / program, *at, *words], env)
+
+        server.run("pgbench", "-i", "-q", "-s", str(scale), "postgres")
+        region = f"primary=file://{work / 'region'}"
+        ours("tenant add", "tenant", "add", "acme", "--region", region, "--source", f"db={url}")
+        for number in range(2):
+            copy = str(work / f"copy{number}")
+            theirs("pg_basebackup -Ft -X fetch", "pg_basebackup", "-Ft", "-X", "fetch",
+                   "-c", "fast", "-D", copy)  # fmt: skip
+            ours(f"full backup {number + 1}", "backup", "acme")
+        server.run("pgbench", "-n", "-c", "2", "-t", str(transactions // 2), "postgres")
+        ours("incremental backup", "backup", "acme", "--kind", "incremental")
+        place = new_folder(server.major)
+        try:
+            ours("restore", "restore", "acme", "--to", f"db=pgdata://{place.data}?owner=nobody")
+        finally:
+            place.remove()
+
+
+def main() -> None:
+    """Print each step as it ends: seconds of wall clock and of processor."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[1])
+    parser.add_argument("--scale", type=int, default=20)
+    parser.add_argument("--transactions", type=int, default=4000)
+    chosen = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="kryonix-bench-"))
+    try:
+        measure(chosen.scale, chosen.transactions, work)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
