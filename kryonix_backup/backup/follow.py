@@ -15,7 +15,7 @@ from itertools import chain as joined
 from typing import Any, NamedTuple
 
 from kryonix_backup.clock import Clock
-from kryonix_backup.errors import LogBroken, SourceError
+from kryonix_backup.errors import Damaged, KryonixError, LogBroken, ObjectMissing, SourceError
 from kryonix_backup.model import MIB, ChainId, LogHeader, SourceName, moment_of, new_run_id
 from kryonix_backup.repository.log import MOST_BODY_BYTES, LogBook, Spill, last_header
 from kryonix_backup.repository.repository import Repository
@@ -124,7 +124,8 @@ def follow_log(
     ``tell`` hears when it begins to be followed, and of every segment once it is durable.
 
     Raises AlreadyRunning where another process follows it, SourceUnprepared, and LogBroken where
-    the log is lost again before a new chain has got anything.
+    the log is lost again before a new chain has got anything. A chain whose opening or last segment
+    is damaged is given up, as one is that the source has lost a part of.
     """
     return _Following(repository, name, source, clock, tell).run(pace)
 
@@ -159,8 +160,14 @@ class _Following:
 
     def run(self, pace: Pace) -> LogReport:
         """Follow, over as many chains as it takes."""
-        self._opening, self._last = open_log(self._book, self._source, self._clock)
-        self._restorable = newest_restorable(self._book, self._last)
+        try:
+            self._opening, self._last = open_log(self._book, self._source, self._clock)
+            self._restorable = newest_restorable(self._book, self._last)
+        except Damaged as error:
+            # Nothing can be written after a segment that does not open, and the source keeps what
+            # follows only so long.
+            self._restorable = _newest_known(self._book)
+            self._begin_anew(error)
         while True:
             before = self._segments
             try:
@@ -173,7 +180,7 @@ class _Following:
                     raise
                 self._begin_anew(error)
 
-    def _begin_anew(self, error: LogBroken) -> None:
+    def _begin_anew(self, error: KryonixError) -> None:
         log.warning("%s; a new chain begins", error.message)
         lost = self._restorable
         gap = {"gap_from": lost.isoformat() if lost else None, "reason": error.message}
@@ -259,7 +266,21 @@ class _Following:
 
 def newest_restorable(book: LogBook, last: LogHeader) -> datetime | None:
     """The newest moment that a chain leads to, whose last segment this is."""
-    header = last
-    while header.restorable is None and header.number:
-        header = book.header(header.chain, header.number - 1)
-    return header.restorable
+    return last.restorable or _newest_of(book, last.chain, last.number)
+
+
+def _newest_of(book: LogBook, chain: ChainId, count: int) -> datetime | None:
+    """The newest moment that a chain's first segments lead to, as far as they can be read."""
+    for number in reversed(range(count)):
+        try:
+            header = book.header(chain, number)
+        except (Damaged, ObjectMissing):
+            continue
+        if header.restorable is not None:
+            return header.restorable
+    return None
+
+
+def _newest_known(book: LogBook) -> datetime | None:
+    moments = (_newest_of(book, chain, count) for chain, count in reversed(book.chains().items()))
+    return next((moment for moment in moments if moment is not None), None)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kryonix_backup.cli.answer import Answer, answers
 from kryonix_backup.cli.options import connected, region_options, tenant_argument
-from kryonix_backup.cli.text import moment, printable, size, table
+from kryonix_backup.cli.text import moment, moment_lines, printable, size, table
 
 if TYPE_CHECKING:
     from kryonix_backup.sdk.client import Change, Client, Listed, Snapshot
@@ -24,13 +25,22 @@ _SIGNS = {"added": "+", "removed": "-", "modified": "M", "metadata": "m"}
 
 @click.command(epilog="Example: kryonix snapshots acme --json")
 @tenant_argument
+@click.option(
+    "--moments", is_flag=True,
+    help="Also say which moments can be restored with --at; reads the head of every segment.",
+)  # fmt: skip
 @region_options
 @answers
-def snapshots(tenant: str, regions: Regions, from_region: str | None) -> Answer:
+def snapshots(tenant: str, moments: bool, regions: Regions, from_region: str | None) -> Answer:  # noqa: FBT001 - as click calls it
     """List a tenant's snapshots, oldest first."""
-    found = connected(tenant, regions, from_region).snapshots()
-    rows = [_snapshot(snapshot) for snapshot in found]
-    return Answer({"tenant": tenant, "snapshots": rows}, _snapshot_lines(rows))
+    client = connected(tenant, regions, from_region)
+    plain: dict[str, Any] = {"tenant": tenant}
+    rows = plain["snapshots"] = [_snapshot(snapshot) for snapshot in client.snapshots()]
+    logs: dict[str, Any] = {}
+    if moments:
+        logs = {name: each.to_plain() for name, each in client.restorable().items()}
+        plain["restorable"] = logs
+    return Answer(plain, chain(_snapshot_lines(rows), moment_lines(logs)))
 
 
 def _snapshot(snapshot: Snapshot) -> dict[str, Any]:

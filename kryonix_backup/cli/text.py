@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 # 12, 1,024, 3.5 MiB, 2 m 05 s
 _FIGURE = re.compile(r"[\d.,]+(?: [A-Za-z]+)?(?: \d+ [a-z])?")
@@ -64,3 +65,21 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 def _is_figure(body: Sequence[Sequence[str]], at: int) -> bool:
     cells = [row[at] for row in body if row[at]]
     return bool(cells) and all(_FIGURE.fullmatch(cell) for cell in cells)
+
+
+def moment_lines(logs: Mapping[str, Any]) -> Iterator[str]:
+    """Which moments of each source its log leads to, out of what --json prints of them."""
+    for name, log in logs.items():
+        if not log["ranges"]:
+            yield f"{name}: no moment can be restored with --at yet"
+        for each in log["ranges"]:
+            yield f"{name}: any moment from {each['from']} to {each['to']}"
+        for gap in log["gaps"]:
+            start = f"after {gap['from']}" if gap["from"] else "at all"
+            end = f" until {gap['to']}" if gap["to"] else ""
+            yield printable(f"{name}: none {start}{end}: {gap['reason']}")
+        if log["needs_full"]:
+            yield (
+                f"  next: 'kryonix backup ID --source {name} --kind log', then a full backup of it:"
+                " every moment from then on can be restored again"
+            )

@@ -10,7 +10,7 @@ import click
 from kryonix_backup.cli.answer import Answer, answers
 from kryonix_backup.cli.options import connected, region_options, tenant_argument
 from kryonix_backup.cli.progress import shown_progress
-from kryonix_backup.cli.text import duration, printable, size
+from kryonix_backup.cli.text import duration, moment_lines, printable, size
 from kryonix_backup.errors import Damaged
 
 _SHOWN = 10
@@ -21,8 +21,8 @@ _SHOWN = 10
 @click.option(
     "--level", type=click.Choice(["structure", "sample", "data"]), default="structure",
     show_default=True,
-    help="structure: every chunk is in a pack that is whole; sample: and a random share of packs"
-    " is read; data: and all of them are.",
+    help="structure: every chunk is in a pack that is whole, every log without a hole; sample: and"
+    " a random share of packs and logs is read; data: and all of them are.",
 )  # fmt: skip
 @click.option(
     "--snapshot", "snapshots", metavar="S", multiple=True,
@@ -38,7 +38,7 @@ def verify(
     from_region: str | None,
 ) -> Answer:
     """
-    Prove that a tenant's snapshots can be read.
+    Prove that a tenant's snapshots can be read, and its logs replayed.
 
     Exits 55 when anything is damaged, after naming it and what depends on it.
     """
@@ -53,9 +53,13 @@ def verify(
 def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{report['status']}: {report['snapshots']:,} snapshots, {report['chunks']:,} chunks in"
-        f" {report['packs']:,} packs, {size(report['bytes_read'])} read in"
-        f" {duration(report['duration_s'])} (level {report['level']})"
+        f" {report['packs']:,} packs, {report['segments']:,} segments of logs,"
+        f" {size(report['bytes_read'])} read in {duration(report['duration_s'])}"
+        f" (level {report['level']})"
     )
+    yield from moment_lines(report["logs"])
+    for log in report["logs"].values():
+        yield from (f"  {printable(each)}" for each in log["remarks"])
     for damage in report["damage"][:_SHOWN]:
         yield f"  {damage['object']}: {damage['reason']}"
         yield from (f"    {printable(each)}" for each in damage["affects"][:_SHOWN])

@@ -1,10 +1,10 @@
 """
-Proving that every snapshot can be read.
+Proving that every snapshot can be read, and every transaction log replayed.
 
 *structure*: every chunk that a snapshot names is in a pack that is there in full length.
 *sample*: that, and a random share of all packs is read, opened and hashed again.
-*data*: that, and every pack is.
-What is damaged is named together with the snapshots and entries that depend on it.
+*data*: that, and every pack is. What that means for logs is in `verify_logs`.
+What is damaged is named together with the snapshots, entries and moments that depend on it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
 
 from kryonix_backup.clock import Clock
 from kryonix_backup.errors import (
@@ -25,78 +22,18 @@ from kryonix_backup.errors import (
     SnapshotUnknown,
 )
 from kryonix_backup.events import Listener, Progress
-from kryonix_backup.model import ChunkId, Entry, PackId, TenantId
+from kryonix_backup.maintenance.report import Damage, Level, VerifyReport
+from kryonix_backup.maintenance.verify_logs import LogsFound, LogVerification
+from kryonix_backup.model import ChunkId, Entry, PackId, SnapshotId, SourceName
 from kryonix_backup.repository.content import list_chunks, refs_of
 from kryonix_backup.repository.layout import SNAPSHOTS, pack_name
 from kryonix_backup.repository.pack import PackInfo
 from kryonix_backup.repository.repository import Repository
-from kryonix_backup.repository.snapshot import PartResult
+from kryonix_backup.repository.snapshot import PartResult, Snapshot
 from kryonix_backup.repository.tree import TreeReader
 
 _SAMPLE_SHARE = 30  # one pack in so many: read daily, everything is read within a month
 _AFFECTED_SHOWN = 100  # entries named for one damaged object; the count is always whole
-
-
-class Level(StrEnum):
-    """How deep a verification goes."""
-
-    STRUCTURE = "structure"
-    SAMPLE = "sample"
-    DATA = "data"
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """One object that is not what it should be, and what depends on it."""
-
-    object: str
-    reason: str
-    affects: tuple[str, ...]
-    affected: int
-
-    def to_plain(self) -> dict[str, Any]:
-        """The damage as JSON can say it."""
-        return {
-            "object": self.object,
-            "reason": self.reason,
-            "affects": list(self.affects),
-            "affected": self.affected,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """What a verification read and found; ``status`` is ok or damaged."""
-
-    tenant: TenantId
-    level: Level
-    snapshots: int
-    packs: int
-    packs_read: int
-    chunks: int
-    bytes_read: int
-    duration_s: float
-    damage: tuple[Damage, ...]
-
-    @property
-    def status(self) -> str:
-        """ok, or damaged."""
-        return "damaged" if self.damage else "ok"
-
-    def to_plain(self) -> dict[str, Any]:
-        """The report as the command prints it with --json."""
-        return {
-            "tenant": self.tenant,
-            "level": self.level.value,
-            "status": self.status,
-            "snapshots": self.snapshots,
-            "packs": self.packs,
-            "packs_read": self.packs_read,
-            "chunks": self.chunks,
-            "bytes_read": self.bytes_read,
-            "duration_s": self.duration_s,
-            "damage": [damage.to_plain() for damage in self.damage],
-        }
 
 
 def verify(
@@ -107,7 +44,7 @@ def verify(
     snapshots: Sequence[str] = (),
 ) -> VerifyReport:
     """
-    Check these snapshots, or all of them, and the packs of the whole repository.
+    Check these snapshots, or all of them, and the packs and logs of the whole repository.
 
     Damage is found and told, not raised; what cannot be reached at all raises TransientError.
     """
@@ -129,13 +66,18 @@ class _Verification:
         self._bad: set[tuple[PackId, ChunkId]] = set()
         self._reasons: dict[str, str] = {}
         self._affected: dict[str, list[str]] = {}
+        self._blames = 0
         self._sound_leaves: set[ChunkId] = set()
         self._bytes_read = 0
+        self._checked: dict[str, Snapshot | None] = {}
+        self._unsound: dict[SourceName, set[SnapshotId]] = {}
 
     def run(self, wanted: Sequence[str]) -> VerifyReport:
-        # Snapshots first, then the index, then the packs: the reverse of the order of writing, so
-        # that a backup that goes on meanwhile is not taken for damage.
-        snapshots = wanted or self._repository.snapshot_ids()
+        # Snapshots and logs first, then the index, then the packs: the reverse of the order of
+        # writing, so that a backup that goes on meanwhile is not taken for damage.
+        ids = self._repository.snapshot_ids()
+        snapshots = wanted or ids
+        logs = LogVerification(self._repository, self._level)
         self._index = self._repository.load_index()
         self._reader = self._repository.reader()
         packs = self._index.packs()
@@ -148,16 +90,37 @@ class _Verification:
         self._read_packs(to_read)
         for each in snapshots:
             self._check_snapshot(each)
+        return self._report(len(snapshots), len(packs), len(to_read), self._check_logs(logs, ids))
+
+    def _check_logs(self, logs: LogVerification, ids: Sequence[SnapshotId]) -> LogsFound:
+        if not logs.is_needed:
+            return LogsFound()
+        for each in ids:
+            if each not in self._checked:
+                self._checked[each] = self._repository.whole_snapshot(each)
+        there = [snapshot for each in ids if (snapshot := self._checked[each]) is not None]
+        found = logs.run(there, self._unsound, self._culprit)
+        for culprit, segment in found.blamed:
+            self._blame(culprit, "is damaged", segment)
+        self._bytes_read += found.bytes_read
+        return found
+
+    def _report(
+        self, snapshots: int, packs: int, packs_read: int, found: LogsFound
+    ) -> VerifyReport:
         return VerifyReport(
             tenant=self._repository.tenant,
             level=self._level,
-            snapshots=len(snapshots),
-            packs=len(packs),
-            packs_read=len(to_read),
+            snapshots=snapshots,
+            packs=packs,
+            packs_read=packs_read,
             chunks=len(self._index),
             bytes_read=self._bytes_read,
             duration_s=round(self._clock.monotonic() - self._started, 3),
-            damage=tuple(self._damage()),
+            segments=found.segments,
+            segments_read=found.segments_read,
+            logs=tuple(found.logs),
+            damage=(*self._damage(), *found.damage),
         )
 
     def _picked(self, packs: list[PackId]) -> list[PackId]:
@@ -187,11 +150,16 @@ class _Verification:
         except SnapshotUnknown:
             raise
         except (RepositoryError, ObjectMissing) as error:
+            self._checked[wanted] = None
             self._blame(f"{SNAPSHOTS}{wanted}", error.message, f"snapshot {wanted}")
             return
+        self._checked[snapshot.id] = snapshot
         for source in snapshot.sources.values():
+            before = self._blames
             for part in source.parts:
                 self._check_part(part, f"{snapshot.id}:{source.shown(part, b'')}")
+            if self._blames > before:
+                self._unsound.setdefault(source.name, set()).add(snapshot.id)
 
     def _check_part(self, part: PartResult, who: str) -> None:
         tree = self._repository.tree(part.root, self._reader)
@@ -248,6 +216,7 @@ class _Verification:
         return blamed or f"chunk {chunk.hex()}, which no index names"
 
     def _blame(self, culprit: str, reason: str, who: str) -> None:
+        self._blames += 1
         self._reasons.setdefault(culprit, reason)
         self._affected.setdefault(culprit, []).append(who)
 

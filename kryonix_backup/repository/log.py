@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,6 +32,7 @@ from kryonix_backup.model import (
     MIB,
     Blob,
     ChainId,
+    ChunkId,
     Entry,
     EntryKind,
     LogHeader,
@@ -40,7 +41,7 @@ from kryonix_backup.model import (
     is_run_id,
 )
 from kryonix_backup.repository.codec import Codec, compressor, decompress
-from kryonix_backup.repository.content import REF_BYTES, RefList, refs_of
+from kryonix_backup.repository.content import REF_BYTES, RefList, named_chunks, refs_of
 from kryonix_backup.repository.layout import LOGS, log_name
 from kryonix_backup.repository.reader import ChunkReader
 from kryonix_backup.repository.writer import ChunkWriter, pack_plain
@@ -50,6 +51,8 @@ MOST_BODY_BYTES = 64 * MIB
 """Raw bytes of a body that stands in its segment; a longer one is kept as chunks."""
 
 Fetched = TypeVar("Fetched")
+Segments = dict[SourceName, dict[ChainId, set[int]]]
+"""The numbers of segments that are there, by source and chain."""
 
 _FETCHERS = 4  # each may hold a whole body
 _HEAD_AT = HEADER_BYTES + 4
@@ -75,22 +78,31 @@ class LogBook:
 
         A segment beyond a missing one is not counted: nothing leads to it.
         """
-        start = f"{LOGS}{self.source}/"
-        there: dict[ChainId, set[int]] = {}
-        for info in self.store.list(start):
-            chain, _, number = info.name.removeprefix(start).partition("/")
-            if is_run_id(chain) and _NUMBER.fullmatch(number):
-                there.setdefault(ChainId(chain), set()).add(int(number))
-        return {chain: _unbroken(there[chain]) for chain in sorted(there)}
+        there = list_segments(self.store, self.source).get(self.source, {})
+        return {chain: unbroken(numbers) for chain, numbers in there.items()}
 
     def header(self, chain: ChainId, number: int) -> LogHeader:
         """What a segment holds; raises ObjectMissing and Damaged."""
+        return self._head(log_name(self.source, chain, number)).header
+
+    def named(self, chain: ChainId, number: int) -> tuple[LogHeader, list[ChunkId]]:
+        """
+        What a segment holds, and the chunks of a body that does not stand in it.
+
+        Raises ObjectMissing and Damaged.
+        """
         name = log_name(self.source, chain, number)
+        head = self._head(name)
+        if head.stored == _INLINE:
+            return head.header, []
+        return head.header, named_chunks(_Opened.of(self, name, self.store.get(name)).spilled())
+
+    def _head(self, name: str) -> _Opened:
         start = self.store.get_range(name, 0, _HEAD_BYTES)
         end = _HEAD_AT + _head_length(start, name)
         if end > len(start):
             start = self.store.get_range(name, 0, end)
-        return _Opened.of(self, name, start).header
+        return _Opened.of(self, name, start)
 
     def segment(self, chain: ChainId, number: int) -> tuple[LogHeader, Iterator[Blob]]:
         """A segment and its body, piece by piece; raises ObjectMissing and Damaged."""
@@ -126,14 +138,11 @@ class LogBook:
             ) from error
 
     def _body(self, opened: _Opened) -> Iterator[Blob]:
-        plain = opened.body()
         if opened.stored == _INLINE:
-            yield plain
+            yield opened.body()
             return
-        if len(plain) % REF_BYTES:
-            raise Damaged(f"{opened.name} has the wrong form")
+        entry = opened.spilled()
         reader = self.reader()
-        entry = Entry(opened.name.encode(), EntryKind.FILE, 0, bytes(plain))
         for piece in reader.stream(refs_of(entry, reader.read)):
             assert not isinstance(piece, Entry)
             yield piece
@@ -186,7 +195,15 @@ class _Opened:
         header, stored = _head_from_bytes(head, name)
         return cls(name, header, stored, sealer, sealed, body_at)
 
+    def spilled(self) -> Entry:
+        """The chunks of a long body, as an entry has them."""
+        plain = self.body()
+        if len(plain) % REF_BYTES:
+            raise Damaged(f"{self.name} has the wrong form")
+        return Entry(self.name.encode(), EntryKind.FILE, 0, plain)
+
     def body(self) -> bytes:
+        """What was sealed after the head."""
         try:
             plain = self.sealer.open(self.body_at, b"body", memoryview(self.sealed)[self.body_at :])
         except OpenFailed as error:
@@ -238,7 +255,20 @@ def _head_from_bytes(raw: bytes, name: str) -> tuple[LogHeader, str]:
     return header, stored
 
 
-def _unbroken(numbers: set[int]) -> int:
+def list_segments(store: ObjectStore, source: str = "") -> Segments:
+    """The numbers that are there of every source's chains, or of one source's; chains in order."""
+    found: Segments = {}
+    for info in store.list(f"{LOGS}{source}/" if source else LOGS):
+        name, chain, number = (*info.name.removeprefix(LOGS).split("/"), "", "")[:3]
+        whole = info.name == f"{LOGS}{name}/{chain}/{number}"
+        if whole and is_run_id(chain) and _NUMBER.fullmatch(number):
+            chains = found.setdefault(SourceName(name), {})
+            chains.setdefault(ChainId(chain), set()).add(int(number))
+    return {name: dict(sorted(chains.items())) for name, chains in sorted(found.items())}
+
+
+def unbroken(numbers: Set[int]) -> int:
+    """How many follow each other from 0."""
     count = 0
     while count in numbers:
         count += 1
@@ -257,14 +287,16 @@ def last_header(book: LogBook) -> tuple[LogHeader, LogHeader] | None:
         raise Damaged(f"the log of {book.source} lost a segment meanwhile") from error
 
 
-def fetched_ahead(numbers: Iterable[int], fetch: Callable[[int], Fetched]) -> Iterator[Fetched]:
+def fetched_ahead(
+    numbers: Iterable[int], fetch: Callable[[int], Fetched], fetchers: int = _FETCHERS
+) -> Iterator[Fetched]:
     """What ``fetch`` gives for each number, in order, a few of them at once."""
-    pool = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="log")
+    pool = ThreadPoolExecutor(fetchers, thread_name_prefix="log")
     ahead: deque[Future[Fetched]] = deque()
     try:
         for number in numbers:
             ahead.append(pool.submit(fetch, number))
-            if len(ahead) > _FETCHERS:
+            if len(ahead) > fetchers:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()

@@ -10,6 +10,7 @@ from typing import Any, Self
 from kryonix_backup.errors import TimeUnreachable
 from kryonix_backup.model import ChainId, LogHeader
 from kryonix_backup.repository.log import LogBook, fetched_ahead
+from kryonix_backup.repository.log_reach import UNREADABLE, find_start, in_order, stopped_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +40,24 @@ def find_range(book: LogBook, position: Mapping[str, Any], until: datetime) -> L
 
     Counts may hold a little more than is replayed: they are of whole segments. Raises
     TimeUnreachable where the log ends, has a gap, or cannot be replayed before that moment, and
-    where the source's clock has shown it twice.
+    where the source's clock has shown it twice; Damaged where a segment that is needed is not what
+    it was.
     """
-    chain, count = _chain(book, position, until)
-    _refuse_twice(book, book.header(chain, count - 1), until)
-    first = _first(book, chain, count, position["at"])
+    start = find_start(book, position)
+    if start is None:
+        raise TimeUnreachable(
+            f"no log of {book.source} goes on from the snapshot of {position['time']} to"
+            f" {until.isoformat()}",
+            "Restore the snapshot itself with --snapshot, or run 'kryonix source prepare' and"
+            " back up.",
+        )
+    chain, first, count = start
+    _refuse_twice(book, chain, count, until)
     commits = changes = 0
     newest: datetime | None = None
-    for header in _headers(book, chain, first, count):
-        if header.broken and _stops(header, position["at"], until):
+    for header in in_order(_headers(book, chain, first, count)):
+        stop = stopped_from(header, position["at"])
+        if stop is not None and stop <= until:
             raise TimeUnreachable(
                 f"the log of {book.source} cannot be replayed to {until.isoformat()}:"
                 f" {header.broken}",
@@ -66,8 +76,8 @@ def find_range(book: LogBook, position: Mapping[str, Any], until: datetime) -> L
     )
 
 
-def _refuse_twice(book: LogBook, last: LogHeader, until: datetime) -> None:
-    for first, newest in last.meta.get("twice", ()):
+def _refuse_twice(book: LogBook, chain: ChainId, count: int, until: datetime) -> None:
+    for first, newest in _newest_readable(book, chain, count).meta.get("twice", ()):
         if datetime.fromisoformat(first) <= until <= datetime.fromisoformat(newest):
             raise TimeUnreachable(
                 f"{until.isoformat()} was there twice: the clock of {book.source}'s server was set"
@@ -76,40 +86,14 @@ def _refuse_twice(book: LogBook, last: LogHeader, until: datetime) -> None:
             )
 
 
-def _stops(header: LogHeader, at: int, until: datetime) -> bool:
-    """Whether what cannot be replayed comes after the place ``at``, and by ``until``."""
-    first, last = header.meta.get("broken_from"), header.meta.get("broken_to")
-    if first is None or last is None:
-        return True  # it began somewhere before it was noticed
-    if last < at:
-        return False  # a full backup was made since
-    return first < at or datetime.fromisoformat(header.meta["broken_at"]) <= until
-
-
-def _chain(book: LogBook, position: Mapping[str, Any], until: datetime) -> tuple[ChainId, int]:
-    for chain, count in reversed(book.chains().items()):
-        if not count:
+def _newest_readable(book: LogBook, chain: ChainId, count: int) -> LogHeader:
+    """The head of the newest segment that opens: those before know less of the clock."""
+    for number in reversed(range(1, count)):
+        try:
+            return book.header(chain, number)
+        except UNREADABLE:
             continue
-        opening = book.header(chain, 0)
-        if opening.meta.get("log") == position["log"] and opening.start <= position["at"]:
-            return chain, count
-    raise TimeUnreachable(
-        f"no log of {book.source} goes on from the snapshot of {position['time']} to"
-        f" {until.isoformat()}",
-        "Restore the snapshot itself with --snapshot, or run 'kryonix source prepare' and back up.",
-    )
-
-
-def _first(book: LogBook, chain: ChainId, count: int, at: int) -> int:
-    """The first segment that holds something after the place ``at``, by bisection."""
-    low, high = 0, count - 1
-    while low < high:
-        middle = (low + high) // 2
-        if book.header(chain, middle).end > at:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    return book.header(chain, 0)
 
 
 def _headers(book: LogBook, chain: ChainId, first: int, count: int) -> Iterator[LogHeader]:

@@ -24,9 +24,11 @@ from kryonix_backup.browse.listing import Listed, list_entries, read_entry
 from kryonix_backup.clock import Clock, SystemClock
 from kryonix_backup.errors import AlreadyRunning, ConfigError, Interrupted, KryonixError
 from kryonix_backup.events import Listener, quiet
-from kryonix_backup.maintenance.verify import Level, VerifyReport, verify
+from kryonix_backup.maintenance.report import Level, VerifyReport
+from kryonix_backup.maintenance.verify import verify
 from kryonix_backup.model import BackupKind, Blob, Phase, SourceName, TenantId, Tier
 from kryonix_backup.repository.repository import Repository
+from kryonix_backup.repository.restorable import Restorable, moments_of
 from kryonix_backup.repository.snapshot import Snapshot, SourceResult
 from kryonix_backup.restore import run as restore_run
 from kryonix_backup.restore.plan import RestorePlan, RestoreRequest, load_plan, plan_restore
@@ -59,6 +61,7 @@ __all__ = [
     "Listed",
     "LogReport",
     "PhaseResult",
+    "Restorable",
     "RestorePlan",
     "RestoreReport",
     "RestoreRequest",
@@ -260,6 +263,11 @@ class Client:
         """Every snapshot, oldest first."""
         with self._named():
             return list(self.repository.snapshots())
+
+    def restorable(self) -> dict[SourceName, Restorable]:
+        """Which moments of each source with a log can be restored; reads every segment's head."""
+        with self._named():
+            return moments_of(self.repository)
 
     def newest_settings(self) -> TenantSettings | None:
         """The settings that the newest snapshot was made with; None where there is none."""

@@ -22,7 +22,7 @@ from kryonix_backup.catalog.record import (
 )
 from kryonix_backup.clock import Clock
 from kryonix_backup.errors import AlreadyRunning
-from kryonix_backup.maintenance.verify import VerifyReport
+from kryonix_backup.maintenance.report import VerifyReport
 from kryonix_backup.model import BackupKind, TenantId, new_run_id
 from kryonix_backup.repository.snapshot import Snapshot
 from kryonix_backup.restore.plan import RestorePlan

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from kryonix_backup.errors import InvalidUrl
-from kryonix_backup.model import Phase, RestoreId
+from kryonix_backup.model import Blob, Phase, RestoreId
 from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.files.target import FilesTarget
 from kryonix_backup.sources.files.tree import FilesSource, directory_of
-from kryonix_backup.sources.source import Source, Target
+from kryonix_backup.sources.source import CountLog, LogCounts, Source, Target
 
 
 class _Adapter(NamedTuple):
@@ -20,6 +20,7 @@ class _Adapter(NamedTuple):
     phase: Phase
     source: Callable[[SourceSettings], Source] | None
     target: Callable[[str, RestoreId, bool], Target] | None
+    count_log: CountLog | None = None
 
 
 def _postgres_source(settings: SourceSettings) -> Source:
@@ -46,6 +47,12 @@ def _cluster_target(url: str, restore: RestoreId, _overwrite: bool) -> Target:  
     return PhysicalTarget(url, restore)
 
 
+def _postgres_count(body: Iterable[Blob]) -> LogCounts:
+    from kryonix_backup.sources.postgres.counting import count_log
+
+    return count_log(body)
+
+
 _ADAPTERS = {
     "files": _Adapter(
         Phase.FILE_STORAGE_RESTORE,
@@ -54,7 +61,9 @@ _ADAPTERS = {
             directory_of(url), restore, overwrite=overwrite
         ),
     ),
-    "postgresql": _Adapter(Phase.DATABASE_RESTORE, _postgres_source, _postgres_target),
+    "postgresql": _Adapter(
+        Phase.DATABASE_RESTORE, _postgres_source, _postgres_target, _postgres_count
+    ),
     "postgresql+physical": _Adapter(Phase.DATABASE_RESTORE, _cluster_source, None),
     "pgdata": _Adapter(Phase.DATABASE_RESTORE, None, _cluster_target),
 }
@@ -91,6 +100,14 @@ def _restorable(url: str) -> _Adapter:
             "Name an empty directory, or one that is not there, with --to NAME=pgdata:///path.",
         )
     return adapter
+
+
+def log_counter(url: str) -> CountLog | None:
+    """How a log of a source at that address is read; None where it keeps none, or is not known."""
+    try:
+        return _adapter(url).count_log
+    except InvalidUrl:
+        return None
 
 
 def _adapter(url: str) -> _Adapter:

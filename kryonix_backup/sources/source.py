@@ -132,6 +132,17 @@ class LogPiece(NamedTuple):
     header: LogHeader | None
 
 
+class LogCounts(NamedTuple):
+    """What the body of a segment holds, as its header counts it."""
+
+    commits: int
+    changes: int
+
+
+CountLog = Callable[[Iterable[Blob]], LogCounts]
+"""Reads a segment's body as a replay would; raises Damaged where that would fail."""
+
+
 class LogStream(Protocol):
     """A source's log, being followed; leave its context to stop."""
 

@@ -154,6 +154,42 @@ def test_a_part_that_was_lost_begins_a_new_chain_and_asks_for_a_full_backup() ->
     assert [body for _, body in _kept(repository.log(DB))] == [b"", b"one", b"", b"four"]
 
 
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_chain_whose_opening_or_end_is_damaged_is_given_up_for_a_new_one(number: int) -> None:
+    store, source = RecordingStore(), MemoryLog()
+    _drained(new_repository(store), source)
+    source.written += [b"one", b"two"]
+    _drained(reopened(store), source)
+    (chain,) = reopened(store).log(DB).chains()
+    store.objects[f"logs/db/{chain}/{number:08d}"] = b"rotten"
+    source.written += [b"three"]
+
+    report = _drained(reopened(store), source)
+    source.written += [b"four"]
+    again = _drained(reopened(store), source)
+
+    assert report.gap is not None
+    newest = NOON + timedelta(seconds=2 if number == 0 else 1)
+    assert report.gap["gap_from"] == newest.isoformat()
+    assert f"{number:08d} is cut short" in report.gap["reason"]
+    assert report.needs_full
+    assert (again.chain, again.commits, again.gap) == (report.chain, 1, None)
+    assert report.chain > chain
+    assert source.renewed == [False, True]
+
+
+def test_a_chain_of_which_nothing_opens_says_that_all_is_lost() -> None:
+    store, source = RecordingStore(), MemoryLog()
+    _drained(new_repository(store), source)
+    for name in store.names("logs/"):
+        store.objects[name] = b""
+
+    report = _drained(reopened(store), source)
+
+    assert report.gap is not None
+    assert report.gap["gap_from"] is None
+
+
 def test_a_log_that_breaks_at_once_again_is_given_up() -> None:
     repository, source = new_repository(), MemoryLog()
     _drained(repository, source)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kryonix_backup.cli.main import main
+from tests.maintenance.logs import logged
 
 
 @dataclass(frozen=True)
@@ -69,4 +70,15 @@ def backed_up(kryonix: Terminal) -> Terminal:
     """With one tenant and one snapshot."""
     assert kryonix.add().code == 0
     assert kryonix("backup", "acme").code == 0
+    return kryonix
+
+
+@pytest.fixture
+def with_log(kryonix: Terminal) -> Terminal:
+    """With a repository that has a log, at ``primary`` under the root, and no registered tenant."""
+    (kryonix.root / "key").write_bytes(bytes([7]) * 32)
+    for name, body in logged().store.objects.items():
+        path = kryonix.root / "primary" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
     return kryonix

@@ -106,3 +106,24 @@ def test_an_unregistered_tenant_is_read_from_its_region(backed_up: Terminal) -> 
         assert backed_up(*words, "acme", region).code == 0
     assert json.loads(backed_up("ls", "acme", region, "--json").out)["entries"]
     assert backed_up("ls", "acme", region, "--from-region", "mars").code == 10
+
+
+def test_moments_say_what_can_be_restored(with_log: Terminal) -> None:
+    region = ("--region", f"primary={with_log.url('primary')}")
+
+    said = with_log("snapshots", "acme", *region, "--moments", "--json").json
+    people = with_log("snapshots", "acme", *region, "--moments").out
+    plain = with_log("snapshots", "acme", *region, "--json").json
+
+    assert sorted(said["restorable"]) == ["crm", "db"]
+    (found,) = said["restorable"]["db"]["ranges"]
+    assert found["from"] == "2026-11-23T12:00:00+00:00"
+    assert found["to"] == "2026-11-23T12:01:00+00:00"
+    assert said["restorable"]["db"]["gaps"] == []
+    assert f"db: any moment from {found['from']} to {found['to']}" in people
+    assert "restorable" not in plain
+    plan = with_log(
+        "restore", "acme", *region, "--source", "db", "--at", found["to"], "--dry-run", "--json"
+    )
+    assert plan.code == 0
+    assert plan.json["steps"][0]["log"]["last"] == 6

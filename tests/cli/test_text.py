@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kryonix_backup.cli.text import duration, moment, printable, size, table
+from kryonix_backup.cli.text import duration, moment, moment_lines, printable, size, table
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,21 @@ def test_columns_stand_under_their_heads() -> None:
 @pytest.mark.parametrize("cell", ["20261123t225223z-1a29", "2026-11-23 22:52:27Z", "3 blind mice"])
 def test_what_only_begins_like_a_figure_stands_to_the_left(cell: str) -> None:
     assert list(table(("what",), [(cell,), ("1" * 30 + "x",)]))[1] == cell
+
+
+def test_moments_are_told_with_their_gaps_and_what_to_do() -> None:
+    log = {"ranges": [{"from": "a", "to": "b"}], "gaps": [], "needs_full": False}
+    gap = {"from": "b", "to": "c", "reason": "it\x1b is gone"}
+    broken = {"ranges": [], "gaps": [gap, {**gap, "from": None, "to": None}], "needs_full": True}
+
+    assert list(moment_lines({"db": log})) == ["db: any moment from a to b"]
+    assert list(moment_lines({"db": broken})) == [
+        "db: no moment can be restored with --at yet",
+        "db: none after b until c: it\\x1b is gone",
+        "db: none at all: it\\x1b is gone",
+        (
+            "  next: 'kryonix backup ID --source db --kind log', then a full backup of it: every"
+            " moment from then on can be restored again"
+        ),
+    ]
+    assert list(moment_lines({})) == []

@@ -53,3 +53,32 @@ def test_one_snapshot_can_be_checked(backed_up: Terminal) -> None:
     backed_up("backup", "acme")
 
     assert backed_up("verify", "acme", "--snapshot", "latest", "--json").json["snapshots"] == 1
+
+
+def test_a_log_says_which_moments_it_leads_to(with_log: Terminal) -> None:
+    region = ("--region", f"primary={with_log.url('primary')}")
+
+    said = with_log("verify", "acme", *region, "--level", "data", "--json")
+    people = with_log("verify", "acme", *region)
+
+    assert (said.code, people.code, said.json["segments"]) == (0, 0, 13)
+    (found,) = said.json["logs"]["db"]["ranges"]
+    assert f"db: any moment from {found['from']} to {found['to']}" in people.out
+    assert "13 segments of logs" in people.out
+
+
+def test_a_lost_segment_says_what_it_costs_and_what_to_do(with_log: Terminal) -> None:
+    region = ("--region", f"primary={with_log.url('primary')}")
+    (lost,) = (with_log.root / "primary" / "logs" / "db").glob("*/00000004")
+    lost.unlink()
+
+    said = with_log("verify", "acme", *region, "--json")
+    people = with_log("verify", "acme", *region)
+
+    assert (said.code, people.code) == (55, 55)
+    (damage,) = said.json["damage"]
+    assert damage["object"].endswith("/00000004")
+    assert damage["affects"][0].startswith("db: every moment after 2026-11-23T12:00:30")
+    assert said.json["logs"]["db"]["needs_full"]
+    assert "db: none after 2026-11-23T12:00:30+00:00: logs/db/" in people.out
+    assert "next: 'kryonix backup ID --source db --kind log', then a full backup" in people.out

@@ -12,7 +12,8 @@ import pytest
 from kryonix_backup.browse.listing import list_entries, read_entry
 from kryonix_backup.errors import KryonixError
 from kryonix_backup.events import quiet
-from kryonix_backup.maintenance.verify import Level, VerifyReport, verify
+from kryonix_backup.maintenance.report import Level, VerifyReport
+from kryonix_backup.maintenance.verify import verify
 from kryonix_backup.model import EntryKind, TenantId
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.testing.clock import NOON, FixedClock

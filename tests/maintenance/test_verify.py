@@ -11,7 +11,8 @@ from kryonix_backup.errors import (
     StoreUnavailable,
 )
 from kryonix_backup.events import Progress
-from kryonix_backup.maintenance.verify import Level, verify
+from kryonix_backup.maintenance.report import Level
+from kryonix_backup.maintenance.verify import verify
 from kryonix_backup.model import EntryKind
 from kryonix_backup.testing.clock import NOON, FixedClock, TickingClock
 from kryonix_backup.testing.faults import FaultyStore
@@ -49,8 +50,8 @@ def test_the_report_has_its_known_form(filled: Filled) -> None:
     plain = verified(reopened(filled.store)).to_plain()
 
     assert sorted(plain) == [
-        "bytes_read", "chunks", "damage", "duration_s", "level", "packs", "packs_read",
-        "snapshots", "status", "tenant",
+        "bytes_read", "chunks", "damage", "duration_s", "level", "logs", "packs", "packs_read",
+        "segments", "segments_read", "snapshots", "status", "tenant",
     ]  # fmt: skip
     assert (plain["tenant"], plain["level"], plain["status"]) == ("acme", "data", "ok")
 

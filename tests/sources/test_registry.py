@@ -7,7 +7,7 @@ import pytest
 from kryonix_backup.errors import ConfigError, InvalidUrl
 from kryonix_backup.model import Phase, RestoreId, SourceName
 from kryonix_backup.settings import SourceSettings
-from kryonix_backup.sources.registry import open_source, open_target, phase_of
+from kryonix_backup.sources.registry import log_counter, open_source, open_target, phase_of
 from kryonix_backup.testing.sources import GivenContent
 
 RESTORE = RestoreId("20261123t214005z-0123456789abcdef")
@@ -67,3 +67,12 @@ def test_an_address_that_is_no_directory_is_refused(url: str) -> None:
 def test_a_pattern_without_sense_is_refused() -> None:
     with pytest.raises(ConfigError, match="'!'"):
         open_source(_settings("files:///", exclude=("a", "!")))
+
+
+def test_a_log_is_read_by_the_adapter_that_wrote_it() -> None:
+    count = log_counter("postgresql://postgres@localhost/db")
+
+    assert count is not None
+    assert count([]) == (0, 0)
+    assert log_counter("files:///srv") is None
+    assert log_counter("memory://x") is None  # of a version that is to come
