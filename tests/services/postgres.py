@@ -7,7 +7,6 @@ Session fixtures of real PostgreSQL servers; a ``conftest.py`` imports those it 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import pytest
 
@@ -19,11 +18,22 @@ assert len(VERSIONS) > 1, "script/test installs a second PostgreSQL beside the w
 _numbers = itertools.count()
 
 
+_running: dict[int, PostgresServer] = {}
+
+
 @pytest.fixture(scope="session", params=VERSIONS, ids=lambda version: f"pg{version}")
-def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
-    """A cluster of each version; who stops or kills a server starts one of its own."""
-    with start_postgres(request.param) as server:
-        yield server
+def postgres(request: pytest.FixtureRequest) -> PostgresServer:
+    """
+    A cluster of each version; who stops or kills a server starts one of its own.
+
+    Both run until the end once they are started: a fixture of their own would end with each
+    change from one version to the other.
+    """
+    version: int = request.param
+    if version not in _running:
+        server = _running[version] = start_postgres(version)
+        request.session.config.add_cleanup(server.remove)
+    return _running[version]
 
 
 def new_database(server: PostgresServer, start: str = "tenant") -> str:
