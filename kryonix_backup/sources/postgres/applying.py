@@ -4,64 +4,126 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, repeat
+from typing import NamedTuple
 
 from psycopg import sql
 
 from kryonix_backup.errors import ValidationFailed
-from kryonix_backup.sources.postgres.net import Key, State, TableNet
-from kryonix_backup.sources.postgres.pgoutput import UNCHANGED, Row
+from kryonix_backup.sources.postgres import pgoutput
+from kryonix_backup.sources.postgres.copytext import row_blocks, value_blocks
+from kryonix_backup.sources.postgres.latest import Latest
+from kryonix_backup.sources.postgres.net import State
+from kryonix_backup.sources.postgres.pgoutput import UNCHANGED, Relation, Row
 from kryonix_backup.sources.postgres.session import Connection
 
-_BATCH = 2000  # rows that go into one write
 # Tables of this session alone; they come and go within one transaction.
 _DOOMED = sql.Identifier("kryonix_doomed")
 _FILLED = sql.Identifier("kryonix_filled")
 _BASE = sql.Identifier("kryonix_base")
 
 
-def apply_all(connection: Connection, nets: Sequence[TableNet]) -> None:
+class Bulk(NamedTuple):
+    """
+    What a stretch of the log comes to in one table, as it is sent to a server.
+
+    ``gone`` and ``came`` are blocks of COPY's text: keys of rows that were there, and rows that are
+    there now. Without a key, rows that went stand with their number. ``partial`` are rows with
+    values that only the table holds.
+    """
+
+    relation: Relation
+    truncated: bool
+    by_key: bool
+    gone: list[bytes]
+    gone_count: int
+    came: list[bytes]
+    partial: list[State]
+
+
+def bulk_of(changes: Latest) -> Bulk:
+    """All of them; raises Damaged for a row that has the wrong form."""
+    return _bulk_by_key(changes) if changes.net.by_key else _bulk_of_rows(changes)
+
+
+def _bulk_by_key(changes: Latest) -> Bulk:
+    net, rows, fresh = changes.net, changes.rows, changes.fresh
+    keys = [changes.key_row(key) for key in rows if key not in fresh]
+    keys += [pgoutput.encoded_row(key) for key, state in net.keys.items() if state.existed]
+    now = [state for state in net.keys.values() if state.row is not None]
+    came = chain(
+        (row for row in rows.values() if row is not None),
+        (pgoutput.encoded_row(state.row or ()) for state in now if not _is_partial(state)),
+    )
+    return Bulk(
+        relation=net.relation,
+        truncated=net.truncated,
+        by_key=True,
+        gone=row_blocks(keys),
+        gone_count=len(keys),
+        came=row_blocks(came),
+        partial=[state for state in now if _is_partial(state)],
+    )
+
+
+def _bulk_of_rows(changes: Latest) -> Bulk:
+    net = changes.net
+    gone = [(row, -count) for row, count in net.rows.items() if count < 0]
+    came = chain(
+        chain.from_iterable(repeat(row, count) for row, count in changes.came.items()),
+        chain.from_iterable(
+            repeat(pgoutput.encoded_row(row), count)
+            for row, count in net.rows.items() if count > 0
+        ),
+    )  # fmt: skip
+    return Bulk(
+        relation=net.relation,
+        truncated=net.truncated,
+        by_key=False,
+        gone=value_blocks((*row, b"%d" % count) for row, count in gone),
+        gone_count=sum(count for _, count in gone),
+        came=row_blocks(came),
+        partial=[],
+    )
+
+
+def apply_all(connection: Connection, bulks: Sequence[Bulk]) -> None:
     """
     Apply the changes of some tables in one transaction.
 
     Raises ValidationFailed where a table did not hold what the changes say it held.
     """
     with connection.transaction():
-        emptied = [_table(net) for net in nets if net.truncated]
+        emptied = [_table(bulk) for bulk in bulks if bulk.truncated]
         if emptied:
             # Together: one may refer to another by a foreign key.
             connection.execute(sql.SQL("truncate only {}").format(sql.SQL(", only ").join(emptied)))
-        for net in nets:
-            if net.by_key:
-                _ByKey(connection, net).apply()
+        for bulk in bulks:
+            if bulk.by_key:
+                _ByKey(connection, bulk).apply()
             else:
-                _WholeRows(connection, net).apply()
+                _WholeRows(connection, bulk).apply()
 
 
 class _ByKey:
     """A table whose rows have a key."""
 
-    def __init__(self, connection: Connection, net: TableNet) -> None:
+    def __init__(self, connection: Connection, bulk: Bulk) -> None:
         self._connection = connection
-        self._net = net
-        self._table = _table(net)
-        columns = net.relation.columns
+        self._bulk = bulk
+        self._table = _table(bulk)
+        columns = bulk.relation.columns
         self._columns = _names(columns)
-        self._keys = [columns[place] for place in net.relation.keys]
+        self._keys = [columns[place] for place in bulk.relation.keys]
 
     def apply(self) -> None:
         """Fill what the log does not hold, delete what was there, write what is there now."""
-        states = self._net.keys
-        partial = [(key, state) for key, state in states.items() if _is_partial(state)]
-        if partial:
-            self._fill(partial)
-        self._delete([key for key, state in states.items() if state.existed])
-        whole = (
-            state.row
-            for state in states.values()
-            if state.row is not None and not _is_partial(state)
-        )
-        _copy(self._connection, self._table, self._columns, whole)
-        if partial:
+        if self._bulk.partial:
+            self._fill(self._bulk.partial)
+        if self._bulk.gone:
+            self._delete()
+        _copy(self._connection, self._table, self._columns, self._bulk.came)
+        if self._bulk.partial:
             self._connection.execute(
                 sql.SQL("insert into {} ({}) overriding system value select {} from {}").format(
                     self._table, self._columns, self._columns, _FILLED
@@ -69,13 +131,11 @@ class _ByKey:
             )
             self._connection.execute(sql.SQL("drop table {}").format(_FILLED))
 
-    def _delete(self, keys: list[Key]) -> None:
-        if not keys:
-            return
+    def _delete(self) -> None:
         run = self._connection.execute
         names = _names(self._keys)
         run(_like(_DOOMED, names, self._table))
-        _copy(self._connection, _DOOMED, names, keys)
+        _copy(self._connection, _DOOMED, names, self._bulk.gone)
         run(sql.SQL("analyze {}").format(_DOOMED))
         found = run(
             sql.SQL("delete from only {} t using {} k where {}").format(
@@ -83,14 +143,14 @@ class _ByKey:
             )
         ).rowcount
         run(sql.SQL("drop table {}").format(_DOOMED))
-        self._prove(found, len(keys))
+        _prove(self._bulk, found, self._bulk.gone_count)
 
-    def _fill(self, partial: list[tuple[Key, State]]) -> None:
+    def _fill(self, partial: list[State]) -> None:
         """The rows with values that only the table holds, as they are to be, in `_FILLED`."""
         run = self._connection.execute
         run(_like(_FILLED, self._columns, self._table))
         groups: dict[tuple[int, ...], list[State]] = defaultdict(list)
-        for _, state in partial:
+        for state in partial:
             assert state.row is not None
             holes = tuple(at for at, value in enumerate(state.row) if value is UNCHANGED)
             groups[holes].append(state)
@@ -99,7 +159,7 @@ class _ByKey:
 
     def _fill_group(self, holes: tuple[int, ...], states: list[State]) -> None:
         run = self._connection.execute
-        columns = self._net.relation.columns
+        columns = self._bulk.relation.columns
         origins = [f"kryonix_{place}" for place in range(len(self._keys))]
         run(
             sql.SQL("create temp table {} as select {}, {} from only {} with no data").format(
@@ -113,7 +173,7 @@ class _ByKey:
             )
         )
         rows = ((*(state.origin or ()), *_without_holes(state.row)) for state in states)
-        _copy(self._connection, _BASE, _names((*origins, *columns)), rows)
+        _copy(self._connection, _BASE, _names((*origins, *columns)), value_blocks(rows))
         chosen = sql.SQL(", ").join(
             sql.Identifier("t" if at in holes else "b", column) for at, column in enumerate(columns)
         )
@@ -123,7 +183,7 @@ class _ByKey:
             )
         ).rowcount
         run(sql.SQL("drop table {}").format(_BASE))
-        self._prove(found, len(states))
+        _prove(self._bulk, found, len(states))
 
     def _same(self, ours: Sequence[str], theirs: Sequence[str], alias: str) -> sql.Composed:
         return sql.SQL(" and ").join(
@@ -131,30 +191,25 @@ class _ByKey:
             for one, other in zip(ours, theirs, strict=True)
         )
 
-    def _prove(self, found: int, expected: int) -> None:
-        _prove(self._net, found, expected)
-
 
 class _WholeRows:
     """A table whose rows have no key: equal ones are counted, and values compared as text."""
 
-    def __init__(self, connection: Connection, net: TableNet) -> None:
+    def __init__(self, connection: Connection, bulk: Bulk) -> None:
         self._connection = connection
-        self._net = net
-        self._table = _table(net)
-        self._columns = _names(net.relation.columns)
+        self._bulk = bulk
+        self._table = _table(bulk)
+        self._columns = _names(bulk.relation.columns)
 
     def apply(self) -> None:
         """Delete as many equal rows as went, write as many as came."""
-        gone = [(row, -count) for row, count in self._net.rows.items() if count < 0]
-        if gone:
-            self._delete(gone)
-        came = (row for row, count in self._net.rows.items() for _ in range(count))
-        _copy(self._connection, self._table, self._columns, came)
+        if self._bulk.gone:
+            self._delete()
+        _copy(self._connection, self._table, self._columns, self._bulk.came)
 
-    def _delete(self, gone: list[tuple[Row, int]]) -> None:
+    def _delete(self) -> None:
         run = self._connection.execute
-        columns = self._net.relation.columns
+        columns = self._bulk.relation.columns
         places = [f"c{place}" for place in range(len(columns))]
         run(
             sql.SQL("create temp table {} ({})").format(
@@ -167,8 +222,7 @@ class _WholeRows:
                 ),
             )
         )
-        rows = ((*row, b"%d" % count) for row, count in gone)
-        _copy(self._connection, _DOOMED, _names((*places, "n")), rows)
+        _copy(self._connection, _DOOMED, _names((*places, "n")), self._bulk.gone)
         found = run(
             sql.SQL(
                 "delete from only {table} t using (select ctid as place, row_number() over"
@@ -183,13 +237,13 @@ class _WholeRows:
             )
         ).rowcount
         run(sql.SQL("drop table {}").format(_DOOMED))
-        _prove(self._net, found, sum(count for _, count in gone))
+        _prove(self._bulk, found, self._bulk.gone_count)
 
 
-def _prove(net: TableNet, found: int, expected: int) -> None:
+def _prove(bulk: Bulk, found: int, expected: int) -> None:
     if found != expected:
         raise ValidationFailed(
-            f"table {net.relation.shown} held {found} of the {expected} rows that its transaction"
+            f"table {bulk.relation.shown} held {found} of the {expected} rows that its transaction"
             " log changes",
             "The log does not fit the snapshot; restore the snapshot itself, or another one.",
         )
@@ -204,8 +258,8 @@ def _without_holes(row: Row | None) -> Iterator[bytes | None]:
         yield value if isinstance(value, bytes) else None
 
 
-def _table(net: TableNet) -> sql.Identifier:
-    return sql.Identifier(net.relation.schema, net.relation.name)
+def _table(bulk: Bulk) -> sql.Identifier:
+    return sql.Identifier(bulk.relation.schema, bulk.relation.name)
 
 
 def _names(columns: Iterable[str]) -> sql.Composed:
@@ -228,28 +282,11 @@ def _copy(
     connection: Connection,
     table: sql.Identifier,
     columns: sql.Composed,
-    rows: Iterable[Sequence[object]],
+    text: Iterable[bytes],
 ) -> None:
     # A table without columns has rows, but no list of columns.
     listed = sql.SQL("({})").format(columns) if columns.as_string() else sql.SQL("")
     statement = sql.SQL("copy {} {} from stdin").format(table, listed)
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        batch: list[bytes] = []
-        for row in rows:
-            batch.append(b"\t".join([_escaped(value) for value in row]))
-            if len(batch) >= _BATCH:
-                copy.write(b"\n".join(batch) + b"\n")
-                batch.clear()
-        if batch:
-            copy.write(b"\n".join(batch) + b"\n")
-
-
-def _escaped(value: object) -> bytes:
-    """A value as COPY's text wants it."""
-    if value is None:
-        return b"\\N"
-    assert isinstance(value, bytes)
-    if b"\\" in value or b"\n" in value or b"\t" in value or b"\r" in value:
-        value = value.replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
-        return value.replace(b"\t", b"\\t").replace(b"\r", b"\\r")
-    return value
+        for block in text:
+            copy.write(block)

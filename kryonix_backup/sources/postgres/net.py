@@ -54,7 +54,7 @@ class TableNet:
 
     def insert(self, new: Row) -> None:
         """A row came."""
-        self._check(new)
+        self.check(new)
         if UNCHANGED in new:
             raise self._wrong("a new row without all of its values")
         if self.by_key:
@@ -64,7 +64,7 @@ class TableNet:
 
     def delete(self, old: Row) -> None:
         """A row went; ``old`` holds its identity."""
-        self._check(old)
+        self.check(old)
         if self.by_key:
             self._take(self._key(old))
         else:
@@ -72,9 +72,9 @@ class TableNet:
 
     def update(self, old: Row | None, new: Row) -> None:
         """A row changed; ``old`` is given where its identity did, or is the whole row."""
-        self._check(new)
+        self.check(new)
         if old is not None:
-            self._check(old)
+            self.check(old)
         if self.by_key:
             self._update(old, new)
         elif old is None:
@@ -139,7 +139,8 @@ class TableNet:
             raise self._wrong("a row without its key")
         return cast(Key, key)
 
-    def _check(self, row: Row) -> None:
+    def check(self, row: Row) -> None:
+        """Raise ValidationFailed for a row that is too long or too short for the table."""
         if len(row) != self._width:
             raise self._wrong(f"a row of {len(row)} columns instead of {self._width}")
 

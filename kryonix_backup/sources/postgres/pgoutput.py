@@ -7,7 +7,7 @@ Source: PostgreSQL's documentation, "Logical Replication Message Formats".
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from struct import Struct
@@ -17,7 +17,12 @@ from kryonix_backup.errors import Damaged
 from kryonix_backup.model import Blob
 
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_FIRST = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
+_LAST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
 _LENGTH = Struct(">I").unpack_from
+_PACKED = Struct(">I").pack
+_COUNT = Struct(">H").pack
 _U16 = Struct(">H").unpack_from
 _U32 = Struct(">I").unpack_from
 _BEGIN = Struct(">xQqI").unpack
@@ -60,10 +65,19 @@ class Relation(NamedTuple):
 
 
 class Begin(NamedTuple):
-    """A transaction begins: where its commit is in the log, and when it was committed."""
+    """
+    A transaction begins: where its commit is in the log, and when it was committed.
+
+    ``micros`` are microseconds since 2000, as `micros_of` gives them.
+    """
 
     lsn: int
-    time: datetime
+    micros: int
+
+    @property
+    def time(self) -> datetime:
+        """When it was committed."""
+        return EPOCH + self.micros * _MICROSECOND
 
 
 class Change(NamedTuple):
@@ -122,7 +136,14 @@ def _decoder(decode: Callable[[bytes], _Decoded]) -> Callable[[bytes], _Decoded]
 def begin(message: bytes) -> Begin:
     """A message B."""
     lsn, micros, _ = _BEGIN(message)
-    return Begin(lsn, EPOCH + timedelta(microseconds=micros))
+    if not _FIRST <= micros <= _LAST:
+        raise ValueError(micros)
+    return Begin(lsn, micros)
+
+
+def micros_of(moment: datetime) -> int:
+    """A time as messages hold it."""
+    return (moment - EPOCH) // _MICROSECOND
 
 
 @_decoder
@@ -187,6 +208,43 @@ def logical(message: bytes) -> tuple[str, bytes]:
     _at_end(message, at + _U32(message, end + 1)[0])
     # That of somebody else may be anything; only ours matters, which is plain.
     return message[10:end].decode(errors="replace"), message[at:]
+
+
+@_decoder
+def row(part: bytes) -> Row:
+    """The values of a row, out of the part of a message that holds it."""
+    values, end = _row(part, 0)
+    _at_end(part, end)
+    return values
+
+
+def is_whole(part: bytes) -> bool:
+    """Whether a row's values are all written out; not where it has the wrong form."""
+    at, size = 2, len(part)
+    try:
+        while at < size:
+            kind = part[at]
+            if kind == _TEXT:
+                at += 5 + _U32(part, at + 1)[0]
+            elif kind == _NULL:
+                at += 1
+            else:
+                return False
+    except struct.error:
+        return False
+    return at == size
+
+
+def encoded(value: Value) -> bytes:
+    """A value as it stands in a row."""
+    if value is None:
+        return b"n"
+    return b"t" + _PACKED(len(value)) + value if isinstance(value, bytes) else b"u"
+
+
+def encoded_row(values: Sequence[Value]) -> bytes:
+    """Values as the row that `row` reads."""
+    return _COUNT(len(values)) + b"".join(map(encoded, values))
 
 
 def _new(message: bytes, at: int) -> Row:

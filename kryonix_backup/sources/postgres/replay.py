@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import NamedTuple
 
 from kryonix_backup.errors import Damaged, RestoreError
+from kryonix_backup.model import MIB
 from kryonix_backup.sources.postgres import pgoutput
 from kryonix_backup.sources.postgres.address import SCHEMA, Address
-from kryonix_backup.sources.postgres.applying import apply_all
+from kryonix_backup.sources.postgres.applying import apply_all, bulk_of
+from kryonix_backup.sources.postgres.latest import Latest
 from kryonix_backup.sources.postgres.message import PREFIX, Beat, Ddl, Sequence, parse, told
-from kryonix_backup.sources.postgres.net import TableNet
 from kryonix_backup.sources.postgres.pgoutput import Begin, Relation
 from kryonix_backup.sources.postgres.repeating import repeat
 from kryonix_backup.sources.postgres.session import SETTINGS, Connection, connected
@@ -21,6 +22,9 @@ from kryonix_backup.sources.source import Log
 log = logging.getLogger(__name__)
 
 _MOST_KEYS = 300_000  # folded in memory, about 150 MB; measured by benchmarks/postgres.py
+_MOST_BYTES = 128 * MIB  # of messages, which may be held whole
+_LOOK_EVERY = 4096
+_ROW_AT = 6  # where the row is in a plain message: after its kind, the table, and what it is
 _TEXT = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
 _IS_THERE = """
 select from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -78,17 +82,20 @@ class _Replay:
         self._before_ddl = before_ddl
         self._most = most_keys
         self._relations: dict[int, Relation] = {}
-        self._nets: dict[int, TableNet] = {}
+        self._tables: dict[int, Latest] = {}
+        self._plain: dict[bytes, Callable[[bytes], None]] = {}
         self._ours: dict[int, bool] = {}  # whether changes of the schema are told in it
+        self._until = pgoutput.micros_of(changes.until)
         self._begin: Begin | None = None
         self._wanted = False
         self._stopped = False
         self._reached = changes.after  # everything committed before this is in the database
         self._beat: Beat | None = None
         self._commits = self._changes = self._ddl = 0
-        self._last: datetime | None = None
+        self._last: Begin | None = None
         self._views: set[int] = set()
         self._rows = {ord("I"): self._insert, ord("U"): self._update, ord("D"): self._delete}
+        self._bytes = self._unlooked = 0
         self._others = {
             ord("B"): self._on_begin,
             ord("C"): self._on_commit,
@@ -101,14 +108,31 @@ class _Replay:
 
     def run(self) -> Replayed:
         for _, pieces in self._log.segments:
-            for message in pgoutput.frames(pieces):
-                self._take(message)
+            self._take_all(pgoutput.frames(pieces))
             if self._stopped and self._beat_is_late():
                 break
         self._flush()
         sequences = self._beat.sequences if self._beat is not None else None
         views = tuple(sorted(self._views))
-        return Replayed(self._commits, self._changes, self._last, sequences, self._ddl, views)
+        last = None if self._last is None else self._last.time
+        return Replayed(self._commits, self._changes, last, sequences, self._ddl, views)
+
+    def _take_all(self, messages: Iterable[bytes]) -> None:
+        """Most messages are rows of a plain kind, which need only these few steps."""
+        find = self._plain.get
+        taken = size = 0
+        for message in messages:
+            take = find(message[:_ROW_AT])
+            if take is None:
+                self._take(message)
+            elif self._wanted:
+                take(message[_ROW_AT:])
+                size += len(message)
+                taken += 1
+                if taken == _LOOK_EVERY:
+                    self._count(taken, size)
+                    taken = size = 0
+        self._count(taken, size)
 
     def _take(self, message: bytes) -> None:
         kind = message[0]
@@ -116,9 +140,7 @@ class _Replay:
         if row is not None:
             if self._wanted:
                 row(message)
-                self._changes += 1
-                if self._changes % 4096 == 0 and self._held() >= self._most:
-                    self._flush(early=True)
+                self._count(1, len(message))
             return
         other = self._others.get(kind)
         if other is None:
@@ -127,13 +149,20 @@ class _Replay:
 
     # ------------------------------------------------------------------ rows
 
-    def _net(self, oid: int) -> TableNet:
-        net = self._nets.get(oid)
-        if net is None:
+    def _table(self, oid: int) -> Latest:
+        table = self._tables.get(oid)
+        if table is None:
             if oid not in self._relations:
                 raise Damaged(f"the transaction log changes table {oid} before it says what it is")
-            net = self._nets[oid] = TableNet(self._relations[oid])
-        return net
+            table = self._tables[oid] = Latest(self._relations[oid])
+            self._know(oid, table)
+        return table
+
+    def _know(self, oid: int, table: Latest) -> None:
+        number = oid.to_bytes(4)
+        self._plain[b"I" + number + b"N"] = table.insert
+        self._plain[b"U" + number + b"N"] = table.update
+        self._plain[b"D" + number + b"K"] = self._plain[b"D" + number + b"O"] = table.delete
 
     def _insert(self, message: bytes) -> None:
         change = pgoutput.insert(message)
@@ -142,24 +171,29 @@ class _Replay:
             if self._ours[change.oid]:
                 self._repeat(told(change.new))
             return
-        self._net(change.oid).insert(change.new)
+        self._table(change.oid).insert(message[_ROW_AT:])
 
     def _update(self, message: bytes) -> None:
         change = pgoutput.update(message)
-        assert change.new is not None
-        if change.oid in self._ours:
-            return
-        self._net(change.oid).update(change.old, change.new)
+        if change.oid not in self._ours:
+            self._table(change.oid).change(change.old, change.new)
 
     def _delete(self, message: bytes) -> None:
         change = pgoutput.delete(message)
-        assert change.old is not None
-        if change.oid in self._ours:
-            return
-        self._net(change.oid).delete(change.old)
+        if change.oid not in self._ours:
+            self._table(change.oid).change(change.old, None)
+
+    def _count(self, taken: int, size: int) -> None:
+        self._changes += taken
+        self._bytes += size
+        self._unlooked += taken
+        if self._unlooked >= _LOOK_EVERY or self._bytes >= _MOST_BYTES:
+            self._unlooked = 0
+            if self._bytes >= _MOST_BYTES or self._held() >= self._most:
+                self._flush(early=True)
 
     def _held(self) -> int:
-        return sum(len(net) for net in self._nets.values())
+        return sum(len(table) for table in self._tables.values())
 
     def _flush(self, *, early: bool = False) -> None:
         """
@@ -167,11 +201,15 @@ class _Replay:
 
         The rows of CREATE TABLE AS stand before the statement itself: ``early`` keeps them.
         """
-        nets = {oid: net for oid, net in self._nets.items() if net.truncated or len(net)}
-        kept = [oid for oid, net in nets.items() if early and not self._is_there(net.relation)]
-        self._nets = {oid: nets.pop(oid) for oid in kept}
-        if nets:
-            apply_all(self._connection, list(nets.values()))
+        changed = {oid: each for oid, each in self._tables.items() if each.is_changed}
+        kept = [oid for oid, each in changed.items() if early and not self._is_there(each.relation)]
+        self._tables = {oid: changed.pop(oid) for oid in kept}
+        self._plain.clear()
+        for oid, each in self._tables.items():
+            self._know(oid, each)
+        self._bytes = 0
+        if changed:
+            apply_all(self._connection, [bulk_of(each) for each in changed.values()])
 
     def _is_there(self, relation: Relation) -> bool:
         row = self._connection.execute(_IS_THERE, (relation.schema, relation.name)).fetchone()
@@ -183,10 +221,9 @@ class _Replay:
         """Origins and types say nothing that is needed here."""
 
     def _on_begin(self, message: bytes) -> None:
-        began = pgoutput.begin(message)
-        self._begin = began
+        self._begin = began = pgoutput.begin(message)
         fresh = began.lsn >= self._reached
-        if fresh and began.time > self._log.until:
+        if fresh and began.micros > self._until:
             self._stopped = True
         self._wanted = fresh and not self._stopped
 
@@ -194,14 +231,14 @@ class _Replay:
         assert self._begin is not None
         if self._wanted:
             self._commits += 1
-            self._last = self._begin.time
+            self._last = self._begin
             self._reached = self._begin.lsn + 1
         self._wanted = False
 
     def _on_relation(self, message: bytes) -> None:
         relation = pgoutput.relation(message)
         known = self._relations.get(relation.oid)
-        if known is not None and known != relation and relation.oid in self._nets:
+        if known is not None and known != relation and relation.oid in self._tables:
             self._flush()  # what came before was of the table as it was
         self._relations[relation.oid] = relation
         if relation.schema == SCHEMA:
@@ -213,7 +250,7 @@ class _Replay:
         self._changes += 1
         for oid in pgoutput.truncated(message):
             if oid not in self._ours:
-                self._net(oid).truncate()
+                self._table(oid).truncate()
 
     def _on_message(self, message: bytes) -> None:
         prefix, content = pgoutput.logical(message)

@@ -9,8 +9,8 @@ import pytest
 
 from kryonix_backup.errors import ValidationFailed
 from kryonix_backup.sources.postgres.address import Address
-from kryonix_backup.sources.postgres.applying import apply_all
-from kryonix_backup.sources.postgres.net import TableNet
+from kryonix_backup.sources.postgres.applying import apply_all, bulk_of
+from kryonix_backup.sources.postgres.latest import Latest
 from kryonix_backup.sources.postgres.pgoutput import UNCHANGED, Relation
 from kryonix_backup.sources.postgres.session import Connection, connected
 from kryonix_backup.testing.postgres import PostgresServer
@@ -42,6 +42,10 @@ class Database:
         return self.run('select * from "Keyed one" order by id')
 
 
+def _apply(database: Database, *changes: Latest) -> None:
+    apply_all(database.connection, [bulk_of(each) for each in changes])
+
+
 @pytest.fixture
 def database(postgres: PostgresServer) -> Iterator[Database]:
     """With its tables empty."""
@@ -54,13 +58,13 @@ def test_rows_with_a_key_are_deleted_and_written_as_they_are_now(database: Datab
     database.run(
         """insert into "Keyed one" select g, 'old', 'long ' || g from generate_series(1, 5) g"""
     )
-    net = TableNet(KEYED)
-    net.delete((b"1", None, None))
-    net.update(None, (b"2", b"tab\t back\\slash\nline\r", None))
-    net.update(None, (b"3", b"\\N", UNCHANGED))
-    net.update((b"4", None, None), (b"40", b"moved", UNCHANGED))
-    net.insert((b"6", None, b""))
-    apply_all(database.connection, [net])
+    net = Latest(KEYED)
+    net.net.delete((b"1", None, None))
+    net.net.update(None, (b"2", b"tab\t back\\slash\nline\r", None))
+    net.net.update(None, (b"3", b"\\N", UNCHANGED))
+    net.net.update((b"4", None, None), (b"40", b"moved", UNCHANGED))
+    net.net.insert((b"6", None, b""))
+    _apply(database, net)
 
     assert database.keyed() == [
         (2, "tab\t back\\slash\nline\r", None),
@@ -74,12 +78,12 @@ def test_rows_with_a_key_are_deleted_and_written_as_they_are_now(database: Datab
 def test_rows_without_a_key_are_counted(database: Database) -> None:
     database.run("insert into loose select 0.1, null from generate_series(1, 5)")
     database.run("insert into loose values ('nan', 'n'), ('-0', '')")
-    net = TableNet(LOOSE)
+    net = Latest(LOOSE)
     for _ in range(3):
-        net.delete((b"0.1", None))
-    net.delete((b"NaN", b"n"))
-    net.insert((b"-0", b""))
-    apply_all(database.connection, [net])
+        net.net.delete((b"0.1", None))
+    net.net.delete((b"NaN", b"n"))
+    net.net.insert((b"-0", b""))
+    _apply(database, net)
 
     rows = database.run("select x::text, y, count(*) from loose group by 1, 2 order by 1")
     assert rows == [("-0", "", 2), ("0.1", None, 2)]
@@ -87,14 +91,14 @@ def test_rows_without_a_key_are_counted(database: Database) -> None:
 
 def test_rows_without_columns_are_counted_too(database: Database) -> None:
     database.run(*["insert into nothing default values"] * 3)
-    net = TableNet(NOTHING)
-    net.delete(())
-    apply_all(database.connection, [net])
+    net = Latest(NOTHING)
+    net.net.delete(())
+    _apply(database, net)
     assert database.run("select count(*) from nothing") == [(2,)]
 
-    net = TableNet(NOTHING)
-    net.insert(())
-    apply_all(database.connection, [net])
+    net = Latest(NOTHING)
+    net.net.insert(())
+    _apply(database, net)
     assert database.run("select count(*) from nothing") == [(3,)]
 
 
@@ -104,11 +108,11 @@ def test_tables_that_refer_to_each_other_are_emptied_together(database: Database
         """insert into "Keyed one" values (1, 'a', 'b')""",
         "insert into child values (1)",
     )
-    parent, child = TableNet(KEYED), TableNet(Relation(4, "public", "child", "d", ("id",), (0,)))
-    parent.truncate()
-    child.truncate()
-    parent.insert((b"9", b"new", None))
-    apply_all(database.connection, [parent, child])
+    parent, child = Latest(KEYED), Latest(Relation(4, "public", "child", "d", ("id",), (0,)))
+    parent.net.truncate()
+    child.net.truncate()
+    parent.net.insert((b"9", b"new", None))
+    _apply(database, parent, child)
 
     assert database.keyed() == [(9, "new", None)]
     assert database.run("select * from child") == []
@@ -119,19 +123,19 @@ def test_a_log_that_does_not_fit_is_refused_and_changes_nothing(
     database: Database, kind: str
 ) -> None:
     database.run("""insert into "Keyed one" values (1, 'a', 'b')""", "insert into loose values (1)")
-    keyed, other = TableNet(KEYED), TableNet(NOTHING if kind == "nothing" else LOOSE)
-    keyed.insert((b"2", None, None))
+    keyed, other = Latest(KEYED), Latest(NOTHING if kind == "nothing" else LOOSE)
+    keyed.net.insert((b"2", None, None))
     if kind == "delete":
-        keyed.delete((b"7", None, None))
+        keyed.net.delete((b"7", None, None))
     elif kind == "update":
-        keyed.update(None, (b"7", b"x", b"y"))
+        keyed.net.update(None, (b"7", b"x", b"y"))
     elif kind == "hole":
-        keyed.update(None, (b"7", b"x", UNCHANGED))
+        keyed.net.update(None, (b"7", b"x", UNCHANGED))
     elif kind == "loose":
-        other.delete((b"1", b"not there"))
+        other.net.delete((b"1", b"not there"))
     else:
-        other.delete(())
+        other.net.delete(())
 
     with pytest.raises(ValidationFailed, match="held 0 of the 1 rows"):
-        apply_all(database.connection, [keyed, other])
+        _apply(database, keyed, other)
     assert database.keyed() == [(1, "a", "b")]

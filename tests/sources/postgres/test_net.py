@@ -109,24 +109,24 @@ def tables(draw: st.DrawFn) -> Table:
     }
 
 
-def _filled(row: Row, origin: Row) -> Row:
+def filled(row: Row, origin: Row) -> Row:
     return tuple(
         old if value is UNCHANGED else value for value, old in zip(row, origin, strict=True)
     )
 
 
-def _applied(net: TableNet, before: Table) -> Table:
+def applied(net: TableNet, before: Table) -> Table:
     """Delete what was there, write what is there: as a target does, and as strictly."""
     table = {} if net.truncated else dict(before)
-    filled = {
-        key: _filled(state.row, table[state.origin]) if state.origin else state.row
+    whole = {
+        key: filled(state.row, table[state.origin]) if state.origin else state.row
         for key, state in net.keys.items()
         if state.row is not None
     }
     for key, state in net.keys.items():
         assert state.existed == (key in table)
         table.pop(key, None)
-    for key, row in filled.items():
+    for key, row in whole.items():
         assert key == _key(row)
         assert UNCHANGED not in row
         assert key not in table
@@ -149,7 +149,7 @@ def test_a_table_with_a_key_comes_to_the_same(
     for step in what:
         STEPS[step](made)
 
-    assert _applied(made.net, before) == made.table
+    assert applied(made.net, before) == made.table
     assert made.net.by_key
 
 
@@ -167,9 +167,9 @@ def test_it_may_be_applied_at_any_moment(
     for at, step in enumerate(what):
         STEPS[step](made)
         if at in cuts:
-            reached, made.net = _applied(made.net, reached), TableNet(KEYED)
+            reached, made.net = applied(made.net, reached), TableNet(KEYED)
 
-    assert _applied(made.net, reached) == made.table
+    assert applied(made.net, reached) == made.table
 
 
 rows = st.tuples(values, values)
@@ -195,7 +195,7 @@ def test_rows_without_a_key_are_counted(before: list[Row], what: DataObject) -> 
             told = tuple(
                 UNCHANGED if each else value for each, value in zip(same, new, strict=True)
             )
-            table.append(_filled(told, old))
+            table.append(filled(told, old))
             net.update(old, told)
 
     there = Counter([] if net.truncated else before)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kryonix_backup.errors import Damaged
 from kryonix_backup.sources.postgres import pgoutput
-from kryonix_backup.sources.postgres.pgoutput import UNCHANGED, Begin, Change, Relation
+from kryonix_backup.sources.postgres.pgoutput import UNCHANGED, Begin, Change, Relation, Row
 from kryonix_backup.testing.postgres import PostgresServer
 from tests.services.postgres import new_database
 
@@ -71,7 +71,7 @@ def _decoded(message: bytes) -> object:
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
-        (BEGIN, Begin(0x1_0000_0002, datetime(2000, 1, 2, 0, 0, 0, 1, tzinfo=UTC))),
+        (BEGIN, Begin(0x1_0000_0002, 86_400_000_001)),
         (RELATION, Relation(OID, "public", "t", "d", ("a", "b"), (0,))),
         (INSERT, Change(OID, None, (b"1", None, b""))),
         (UPDATE, Change(OID, None, (b"1", UNCHANGED))),
@@ -90,6 +90,13 @@ def _decoded(message: bytes) -> object:
 )  # fmt: skip
 def test_a_message_gives_what_is_in_it(message: bytes, expected: object) -> None:
     assert _decoded(message) == expected
+
+
+def test_a_transaction_has_a_time() -> None:
+    time = datetime(2000, 1, 2, 0, 0, 0, 1, tzinfo=UTC)
+
+    assert pgoutput.begin(BEGIN).time == time
+    assert pgoutput.micros_of(time) == 86_400_000_001
 
 
 def test_a_relation_is_shown_with_its_schema() -> None:
@@ -156,6 +163,18 @@ def test_one_changed_byte_gives_a_message_or_damaged(message: bytes, place: int,
         _decoded(bytes(changed))
     except Damaged:
         pass
+
+
+values = st.one_of(st.none(), st.just(UNCHANGED), st.binary(max_size=300))
+
+
+@given(st.lists(values, max_size=5).map(tuple))
+def test_a_row_is_read_as_it_was_written(row: Row) -> None:
+    part = pgoutput.encoded_row(row)
+
+    assert pgoutput.row(part) == row
+    assert pgoutput.is_whole(part) == (UNCHANGED not in row)
+    assert not pgoutput.is_whole(part + b"t")
 
 
 # ---------------------------------------------------------------------- frames
