@@ -87,6 +87,8 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
             f" unchanged), {size(source['bytes_total'])}, {size(source['bytes_read'])} read,"
             f" {size(source['bytes_new'])} new, {size(source['bytes_stored'])} stored"
         )
+        if source["why"]:
+            yield printable(f"    it is a full backup: {source['why']}")
     yield from problem_lines(report["problems"])
 
 

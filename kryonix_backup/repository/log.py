@@ -257,6 +257,48 @@ def last_header(book: LogBook) -> tuple[LogHeader, LogHeader] | None:
         raise Damaged(f"the log of {book.source} lost a segment meanwhile") from error
 
 
+def chain_from(book: LogBook, log: str, at: int) -> tuple[ChainId, int] | None:
+    """The newest chain of that log that holds what came after the place ``at``, and its length."""
+    for chain, count in reversed(book.chains().items()):
+        if not count:
+            continue
+        opening = book.header(chain, 0)
+        if opening.meta.get("log") == log and opening.start <= at:
+            return chain, count
+    return None
+
+
+def first_after(book: LogBook, chain: ChainId, count: int, at: int) -> int:
+    """The first segment that holds something after the place ``at``, by bisection, or the last."""
+    low, high = 0, count - 1
+    while low < high:
+        middle = (low + high) // 2
+        if book.header(chain, middle).end > at:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def headers_of(book: LogBook, chain: ChainId, first: int, count: int) -> Iterator[LogHeader]:
+    """The headers from the segment ``first`` on, fetched ahead."""
+    return fetched_ahead(range(first, count), lambda number: book.header(chain, number))
+
+
+def stops(header: LogHeader, at: int, until: datetime | None = None) -> bool:
+    """Whether a segment holds what cannot be replayed, after the place ``at`` and by ``until``."""
+    if not header.broken:
+        return False
+    first, last = header.meta.get("broken_from"), header.meta.get("broken_to")
+    if first is None or last is None:
+        return True  # it began somewhere before it was noticed
+    if last < at:
+        return False  # a full backup was made since
+    if first < at or until is None:
+        return True
+    return datetime.fromisoformat(header.meta["broken_at"]) <= until
+
+
 def fetched_ahead(numbers: Iterable[int], fetch: Callable[[int], Fetched]) -> Iterator[Fetched]:
     """What ``fetch`` gives for each number, in order, a few of them at once."""
     pool = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="log")

@@ -29,6 +29,7 @@ class SourceResult:
 
     ``bytes_total`` is the size of what it names, ``bytes_read`` what was read of it this time,
     ``bytes_new`` the raw size of chunks not seen before and ``bytes_stored`` what was written.
+    ``why`` says why it was read as for a full backup where an incremental one was asked for.
     """
 
     name: SourceName
@@ -45,6 +46,7 @@ class SourceResult:
     chunks_new: int
     duration_s: float
     problems: tuple[Problem, ...]
+    why: str = ""  # earlier versions did not say it
 
     def shown(self, part: PartResult, path: bytes) -> str:
         """The path for people of an entry: source, part where there are several, path."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Self
 
 from kryonix_backup.errors import TimeUnreachable
-from kryonix_backup.model import ChainId, LogHeader
-from kryonix_backup.repository.log import LogBook, fetched_ahead
+from kryonix_backup.model import ChainId
+from kryonix_backup.repository.log import LogBook, chain_from, first_after, headers_of, stops
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,11 @@ class LogRange:
     until: datetime
     commits: int
     changes: int
+
+    @property
+    def segments(self) -> int:
+        """How many there are."""
+        return self.last - self.first + 1
 
     def to_plain(self) -> dict[str, Any]:
         """The range as JSON can say it."""
@@ -41,11 +46,11 @@ def find_range(book: LogBook, position: Mapping[str, Any], until: datetime) -> L
     TimeUnreachable where the log ends, has a gap, or cannot be replayed before that moment.
     """
     chain, count = _chain(book, position, until)
-    first = _first(book, chain, count, position["at"])
+    first = first_after(book, chain, count, position["at"])
     commits = changes = 0
     newest: datetime | None = None
-    for header in _headers(book, chain, first, count):
-        if header.broken and _stops(header, position["at"], until):
+    for header in headers_of(book, chain, first, count):
+        if stops(header, position["at"], until):
             raise TimeUnreachable(
                 f"the log of {book.source} cannot be replayed to {until.isoformat()}:"
                 f" {header.broken}",
@@ -64,41 +69,13 @@ def find_range(book: LogBook, position: Mapping[str, Any], until: datetime) -> L
     )
 
 
-def _stops(header: LogHeader, at: int, until: datetime) -> bool:
-    """Whether what cannot be replayed comes after the place ``at``, and by ``until``."""
-    first, last = header.meta.get("broken_from"), header.meta.get("broken_to")
-    if first is None or last is None:
-        return True  # it began somewhere before it was noticed
-    if last < at:
-        return False  # a full backup was made since
-    return first < at or datetime.fromisoformat(header.meta["broken_at"]) <= until
-
-
 def _chain(book: LogBook, position: Mapping[str, Any], until: datetime) -> tuple[ChainId, int]:
-    for chain, count in reversed(book.chains().items()):
-        if not count:
-            continue
-        opening = book.header(chain, 0)
-        if opening.meta.get("log") == position["log"] and opening.start <= position["at"]:
-            return chain, count
-    raise TimeUnreachable(
-        f"no log of {book.source} goes on from the snapshot of {position['time']} to"
-        f" {until.isoformat()}",
-        "Restore the snapshot itself with --snapshot, or run 'kryonix source prepare' and back up.",
-    )
-
-
-def _first(book: LogBook, chain: ChainId, count: int, at: int) -> int:
-    """The first segment that holds something after the place ``at``, by bisection."""
-    low, high = 0, count - 1
-    while low < high:
-        middle = (low + high) // 2
-        if book.header(chain, middle).end > at:
-            high = middle
-        else:
-            low = middle + 1
-    return low
-
-
-def _headers(book: LogBook, chain: ChainId, first: int, count: int) -> Iterator[LogHeader]:
-    return fetched_ahead(range(first, count), lambda number: book.header(chain, number))
+    found = chain_from(book, position["log"], position["at"])
+    if found is None:
+        raise TimeUnreachable(
+            f"no log of {book.source} goes on from the snapshot of {position['time']} to"
+            f" {until.isoformat()}",
+            "Restore the snapshot itself with --snapshot, or run 'kryonix source prepare' and back"
+            " up.",
+        )
+    return found

@@ -30,6 +30,7 @@ _IS_THERE = """
 select from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = %s and c.relname = %s
 """
+_OID = _IS_THERE.replace("select", "select c.oid::int8", 1)
 _SESSION = "-c session_replication_role=replica -c synchronous_commit=off -c work_mem=64MB"
 
 
@@ -51,18 +52,22 @@ class Replayed(NamedTuple):
 
 
 def replay(
-    changes: Log, address: Address, before_ddl: Callable[[], None], most_keys: int = _MOST_KEYS
+    changes: Log,
+    address: Address,
+    before_ddl: Callable[[], None],
+    left_out: frozenset[int] = frozenset(),
 ) -> Replayed:
     """
     Apply everything that was committed after the snapshot, up to the moment that is wanted.
 
     The first commit later than that moment ends it: times of commits are not in order, and this is
     PostgreSQL's own rule. ``before_ddl`` is called once, before the first change of the schema.
+    Rows of tables whose oids, in this database, are ``left_out`` are passed over.
     Raises ValidationFailed where the log does not fit the database, RestoreError where a change
     of the schema cannot be repeated, Damaged.
     """
     with connected(address, options=f"{_SESSION} {_TEXT}") as connection:
-        return _Replay(changes, address, connection, before_ddl, most_keys).run()
+        return _Replay(changes, address, connection, before_ddl, left_out).run()
 
 
 class _Replay:
@@ -74,17 +79,19 @@ class _Replay:
         address: Address,
         connection: Connection,
         before_ddl: Callable[[], None],
-        most_keys: int,
+        left_out: frozenset[int],
     ) -> None:
         self._log = changes
         self._address = address
         self._connection = connection
         self._before_ddl = before_ddl
-        self._most = most_keys
+        self._most = _MOST_KEYS
+        self._left_out = left_out
         self._relations: dict[int, Relation] = {}
         self._tables: dict[int, Latest] = {}
         self._plain: dict[bytes, Callable[[bytes], None]] = {}
-        self._ours: dict[int, bool] = {}  # whether changes of the schema are told in it
+        # Tables whose rows are passed over: whether changes of the schema are told there.
+        self._ours: dict[int, bool] = {}
         self._until = pgoutput.micros_of(changes.until)
         self._begin: Begin | None = None
         self._wanted = False
@@ -243,6 +250,15 @@ class _Replay:
         self._relations[relation.oid] = relation
         if relation.schema == SCHEMA:
             self._ours[relation.oid] = relation.name == "told"
+        elif self._left_out:
+            self._leave_out(relation)
+
+    def _leave_out(self, relation: Relation) -> None:
+        """By the table that has this name by now: it may have got another one."""
+        row = self._connection.execute(_OID, (relation.schema, relation.name)).fetchone()
+        self._ours.pop(relation.oid, None)
+        if row is not None and row[0] in self._left_out:
+            self._ours[relation.oid] = False
 
     def _on_truncate(self, message: bytes) -> None:
         if not self._wanted:

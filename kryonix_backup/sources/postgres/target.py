@@ -28,6 +28,7 @@ from kryonix_backup.sources.postgres.address import Address
 from kryonix_backup.sources.postgres.archive import Archive
 from kryonix_backup.sources.postgres.loading import load_rows
 from kryonix_backup.sources.postgres.making import (
+    described,
     dress_database,
     give_rights,
     make_database,
@@ -38,7 +39,7 @@ from kryonix_backup.sources.postgres.programs import programs_for
 from kryonix_backup.sources.postgres.replay import Replayed, replay
 from kryonix_backup.sources.postgres.session import Connection, connected
 from kryonix_backup.sources.postgres.switch import Switch
-from kryonix_backup.sources.source import Content, LoadReport
+from kryonix_backup.sources.source import FOLDED, Content, LoadReport
 
 _MOST_JOBS = 4
 # Sequences that count upwards, with the column that each belongs to.
@@ -55,6 +56,10 @@ _UNFILLED = """
 select n.nspname, c.relname, c.oid = any(%s::oid[])
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'm' and not c.relispopulated
+"""
+_TABLES = """
+select c.oid::int8, n.nspname, c.relname
+from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relkind = 'r'
 """
 
 
@@ -90,11 +95,11 @@ class PostgresTarget:
         """Make the new database and fill it; what an earlier try left is dropped first."""
         new = self._switch.new
         with self._refused(), self._switch.connected() as connection:
-            small, rows = _sorted(content)
+            small, rows, whole = _sorted(content)
             version = connection.info.server_version // 10_000
             self._switch.drop(connection, new)
-            problems = make_roles(connection, json.loads(small[paths.ROLES]))
-            database = json.loads(small[paths.DATABASE])
+            roles, database = described(small)
+            problems = make_roles(connection, roles)
             make_database(connection, new, database)
             problems += give_rights(connection, new, database)
             self._switch.mark(connection, "loading")
@@ -102,7 +107,8 @@ class PostgresTarget:
             with Archive(programs_for(version), [small[paths.SCHEMA_DUMP]]) as archive:
                 archive.make(address, "pre-data", 1)
                 loaded = load_rows(content, rows, address, self._jobs)
-                replayed = self._replay(content, archive, address)
+                left_out = frozenset() if whole else _left_out(address, rows)
+                replayed = self._replay(content, archive, address, left_out)
             with connected(address) as inside:
                 _set_sequences(inside, _sequences(replayed) or json.loads(small[paths.SEQUENCES]))
                 waiting = () if replayed is None else replayed.views
@@ -150,7 +156,9 @@ class PostgresTarget:
 
     # ------------------------------------------------------------------ their steps
 
-    def _replay(self, content: Content, archive: Archive, address: Address) -> Replayed | None:
+    def _replay(
+        self, content: Content, archive: Archive, address: Address, left_out: frozenset[int]
+    ) -> Replayed | None:
         """Replay the log, and build indexes and keys: after it, or before its first DDL."""
         built = False
 
@@ -161,7 +169,7 @@ class PostgresTarget:
                 built = True
 
         changes = content.log()
-        replayed = None if changes is None else replay(changes, address, build)
+        replayed = None if changes is None else replay(changes, address, build, left_out)
         build()
         return replayed
 
@@ -209,21 +217,36 @@ class PostgresTarget:
             raise RestoreError(error.message, error.hint) from error
 
 
-def _sorted(content: Content) -> tuple[dict[bytes, bytes], list[Entry]]:
-    """The small entries with their content, and what stands for rows and large objects."""
+def _sorted(content: Content) -> tuple[dict[bytes, bytes], list[Entry], bool]:
+    """
+    The small entries with their content, and what stands for rows and large objects.
+
+    With that, whether the rows of all tables are there.
+    """
     rows: list[Entry] = []
+    ranges: list[int] = []
 
     def is_small(entry: Entry) -> bool:
         if entry.path.startswith((paths.DATA, paths.LARGE_OBJECTS)):
             rows.append(entry)
             return False
-        return True
+        if entry.path == paths.SCHEMA_DUMP:
+            ranges.append(entry.meta["ranges"])
+        return entry.path != FOLDED  # it comes with the log
 
     small = {entry.path: _joined(pieces) for entry, pieces in content.items(is_small)}
     for name in (paths.SCHEMA_DUMP, paths.DATABASE, paths.ROLES, paths.SEQUENCES):
         if name not in small:
             raise ValidationFailed(f"the snapshot of the database lacks {name.decode()}")
-    return small, rows
+    return small, rows, sum(entry.path.startswith(paths.DATA) for entry in rows) == ranges[0]
+
+
+def _left_out(address: Address, rows: Iterable[Entry]) -> frozenset[int]:
+    """The tables of a database whose rows were not loaded."""
+    loaded = {paths.table_of(entry.path) for entry in rows if entry.path.startswith(paths.DATA)}
+    with connected(address) as connection:
+        there = connection.execute(_TABLES).fetchall()
+    return frozenset(oid for oid, schema, name in there if (schema, name) not in loaded)
 
 
 def _joined(pieces: Iterable[Blob]) -> bytes:

@@ -1,0 +1,273 @@
+"""
+A stretch of a database's log, folded into what it comes to, and said in the log's own words.
+
+What comes out is one transaction of the messages of pgoutput: of each key only its last change, in
+the order of the log wherever that matters. A replay reads it as it reads a segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import cast
+
+from kryonix_backup.errors import Damaged, LogBroken
+from kryonix_backup.sources.postgres import encoding, pgoutput
+from kryonix_backup.sources.postgres.address import SCHEMA
+from kryonix_backup.sources.postgres.message import PREFIX, Beat, parse
+from kryonix_backup.sources.postgres.net import Key, State, TableNet
+from kryonix_backup.sources.postgres.pgoutput import UNCHANGED, Change, Relation
+from kryonix_backup.sources.source import Stretch
+
+MOST_KEYS = 300_000
+"""So many are folded in memory, as in a replay."""
+MOST_BYTES = 256 << 20
+"""So many bytes of messages are folded in memory: rows may be long."""
+
+_PIECE_BYTES = 1 << 20
+_NOTHING: tuple[bytes, ...] = ()
+
+
+class Fold:
+    """
+    One stretch, being folded; `pieces` is read once.
+
+    ``changes`` is how many changes came out so far. Raises Damaged, and ValidationFailed where
+    changes contradict each other.
+    """
+
+    def __init__(
+        self, stretch: Stretch, *, most_keys: int = MOST_KEYS, most_bytes: int = MOST_BYTES
+    ) -> None:
+        self.changes = 0
+        self._stretch = stretch
+        self._most_keys = most_keys
+        self._most_bytes = most_bytes
+        self._nets: dict[int, TableNet] = {}
+        self._relations: dict[int, Relation] = {}
+        self._messages: dict[int, bytes] = {}  # that say what each table is like
+        self._told: dict[int, bytes] = {}  # those of them that were written last
+        self._ours: dict[int, bool] = {}  # whether changes of the schema are told in it
+        self._reached = stretch.after
+        self._lsn = 0
+        self._wanted = False
+        self._rows = self._bytes = 0
+        self._beat: bytes | None = None
+        self._take = {
+            ord("B"): self._on_begin,
+            ord("C"): self._on_commit,
+            ord("R"): self._on_relation,
+            ord("I"): self._on_insert,
+            ord("U"): self._on_update,
+            ord("D"): self._on_delete,
+            ord("T"): self._on_truncate,
+            ord("M"): self._on_message,
+            ord("O"): self._pass,
+            ord("Y"): self._pass,
+        }
+
+    def pieces(self) -> Iterator[bytes]:
+        """The frames of one transaction, whose place is the last before the stretch's end."""
+        out = bytearray()
+        for message in self._messages_out():
+            out += encoding.framed(message)
+            if len(out) >= _PIECE_BYTES:
+                yield bytes(out)
+                out.clear()
+        yield bytes(out)
+
+    def _messages_out(self) -> Iterator[bytes]:
+        end, time = self._stretch.end, self._stretch.time
+        yield encoding.begin(end - 1, time)
+        for _, body in self._stretch.segments:
+            for message in pgoutput.frames(body):
+                taken = self._take.get(message[0])
+                if taken is None:
+                    raise Damaged(f"the log holds a message of the unknown kind {message[0]}")
+                yield from taken(message)
+        yield from self._flush()
+        if self._beat is not None:
+            yield self._beat
+        yield encoding.commit(end - 1, end, time)
+
+    # ------------------------------------------------------------------ rows
+
+    def _net(self, oid: int) -> TableNet:
+        net = self._nets.get(oid)
+        if net is None:
+            if oid not in self._relations:
+                raise Damaged(f"the transaction log changes table {oid} before it says what it is")
+            net = self._nets[oid] = TableNet(self._relations[oid])
+        return net
+
+    def _on_insert(self, message: bytes) -> Iterable[bytes]:
+        if not self._wanted:
+            return _NOTHING
+        change = pgoutput.insert(message)
+        assert change.new is not None
+        if change.oid in self._ours:
+            return self._as_it_is(change.oid, message) if self._ours[change.oid] else _NOTHING
+        self._net(change.oid).insert(change.new)
+        return self._counted(message)
+
+    def _on_update(self, message: bytes) -> Iterable[bytes]:
+        if not self._wanted:
+            return _NOTHING
+        change = pgoutput.update(message)
+        assert change.new is not None
+        if change.oid in self._ours:
+            return _NOTHING
+        net = self._net(change.oid)
+        if _moves_unseen(net, change):
+            return self._as_it_is(change.oid, message)
+        net.update(change.old, change.new)
+        return self._counted(message)
+
+    def _on_delete(self, message: bytes) -> Iterable[bytes]:
+        if not self._wanted:
+            return _NOTHING
+        change = pgoutput.delete(message)
+        assert change.old is not None
+        if change.oid in self._ours:
+            return _NOTHING
+        self._net(change.oid).delete(change.old)
+        return self._counted(message)
+
+    def _on_truncate(self, message: bytes) -> Iterable[bytes]:
+        if self._wanted:
+            for oid in pgoutput.truncated(message):
+                if oid not in self._ours:
+                    self._net(oid).truncate()
+        return _NOTHING
+
+    def _counted(self, message: bytes) -> Iterable[bytes]:
+        """Memory has its bounds."""
+        self._rows += 1
+        self._bytes += len(message)
+        if self._bytes < self._most_bytes and (self._rows % 1024 or self._held() < self._most_keys):
+            return _NOTHING
+        return self._flush()
+
+    def _held(self) -> int:
+        return sum(len(net) for net in self._nets.values())
+
+    def _as_it_is(self, oid: int, message: bytes) -> Iterator[bytes]:
+        """A change that cannot be folded: everything before it comes before it."""
+        yield from self._flush()
+        yield from self._described(oid)
+        self.changes += 1
+        yield message
+
+    # ------------------------------------------------------------------ everything else
+
+    def _pass(self, _message: bytes) -> Iterable[bytes]:
+        """Origins and types say nothing that a replay needs."""
+        return _NOTHING
+
+    def _on_begin(self, message: bytes) -> Iterable[bytes]:
+        began = pgoutput.begin(message)
+        self._lsn = began.lsn
+        self._wanted = began.lsn >= self._reached
+        return _NOTHING
+
+    def _on_commit(self, _message: bytes) -> Iterable[bytes]:
+        if self._wanted:
+            self._reached = self._lsn + 1
+        self._wanted = False
+        return _NOTHING
+
+    def _on_relation(self, message: bytes) -> Iterator[bytes]:
+        relation = pgoutput.relation(message)
+        oid = relation.oid
+        if self._relations.get(oid, relation) != relation and oid in self._nets:
+            yield from self._flush()  # what came before was of the table as it was
+        self._relations[oid], self._messages[oid] = relation, message
+        if relation.schema == SCHEMA:
+            self._ours[oid] = relation.name == "told"
+
+    def _on_message(self, message: bytes) -> Iterable[bytes]:
+        prefix, content = pgoutput.logical(message)
+        if prefix != PREFIX:
+            return _NOTHING
+        if isinstance(parse(content), Beat):
+            self._beat = message
+        elif self._wanted:
+            raise LogBroken("the log holds a change of the schema that cannot be repeated")
+        return _NOTHING
+
+    # ------------------------------------------------------------------ what comes out
+
+    def _flush(self) -> Iterator[bytes]:
+        """Everything that is held: tables that were emptied first and together, then rows."""
+        nets = {oid: net for oid, net in self._nets.items() if net.truncated or len(net)}
+        self._nets = {}
+        self._bytes = 0
+        emptied = [oid for oid, net in nets.items() if net.truncated]
+        for oid in emptied:
+            yield from self._described(oid)
+        if emptied:
+            self.changes += 1
+            yield encoding.truncate(emptied)
+        for oid, net in nets.items():
+            yield from self._described(oid)
+            for message in _by_key(net) if net.by_key else _whole_rows(net):
+                self.changes += 1
+                yield message
+
+    def _described(self, oid: int) -> Iterator[bytes]:
+        if self._told.get(oid) != self._messages[oid]:
+            self._told[oid] = self._messages[oid]
+            yield self._messages[oid]
+
+
+def _moves_unseen(net: TableNet, change: Change) -> bool:
+    """
+    Whether a row gets another key, and has values that only the table holds.
+
+    Where two such rows changed places, no order of changes would say it.
+    """
+    old, new = change.old, change.new
+    assert new is not None
+    if not net.by_key or old is None:
+        return False
+    keys = net.relation.keys
+    if len(old) != len(new) or max(keys) >= len(new):
+        return False  # which the net refuses
+    before = tuple([old[place] for place in keys])
+    # A long value in a key comes with the old row even where it did not change.
+    after = tuple([old[place] if new[place] is UNCHANGED else new[place] for place in keys])
+    if before == after:
+        return False
+    state = net.keys.get(cast(Key, before))
+    held = None if state is None else state.row
+    return any(
+        value is UNCHANGED and place not in keys and (held is None or held[place] is UNCHANGED)
+        for place, value in enumerate(new)
+    )
+
+
+def _by_key(net: TableNet) -> Iterator[bytes]:
+    """Rows that went, before those that came: they may have had a value that is unique."""
+    relation, states = net.relation, net.keys
+    for key, state in states.items():
+        if state.row is None:
+            yield encoding.delete(relation, encoding.identity(relation, key))
+    for state in states.values():
+        if state.row is not None:
+            yield _written(relation, state)
+
+
+def _written(relation: Relation, state: State) -> bytes:
+    assert state.row is not None
+    if state.existed:
+        return encoding.update(relation.oid, state.row)
+    return encoding.insert(relation.oid, state.row)
+
+
+def _whole_rows(net: TableNet) -> Iterator[bytes]:
+    relation = net.relation
+    for row, count in net.rows.items():
+        message = (
+            encoding.insert(relation.oid, row) if count > 0 else encoding.delete(relation, row)
+        )
+        for _ in range(abs(count)):
+            yield message
