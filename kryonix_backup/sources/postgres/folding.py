@@ -36,11 +36,11 @@ class Fold:
     """
 
     def __init__(
-        self, stretch: Stretch, *, most_keys: int = MOST_KEYS, most_bytes: int = MOST_BYTES
+        self, stretch: Stretch, *, most_keys: int | None = None, most_bytes: int = MOST_BYTES
     ) -> None:
         self.changes = 0
         self._stretch = stretch
-        self._most_keys = most_keys
+        self._most_keys = most_keys or MOST_KEYS
         self._most_bytes = most_bytes
         self._nets: dict[int, TableNet] = {}
         self._relations: dict[int, Relation] = {}
