@@ -8,13 +8,12 @@ the order of the log wherever that matters. A replay reads it as it reads a segm
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import cast
 
 from kryonix_backup.errors import Damaged, LogBroken
 from kryonix_backup.sources.postgres import encoding, pgoutput
 from kryonix_backup.sources.postgres.address import SCHEMA
 from kryonix_backup.sources.postgres.message import PREFIX, Beat, parse
-from kryonix_backup.sources.postgres.net import Key, State, TableNet
+from kryonix_backup.sources.postgres.net import State, TableNet
 from kryonix_backup.sources.postgres.pgoutput import UNCHANGED, Change, Relation
 from kryonix_backup.sources.source import Stretch
 
@@ -117,7 +116,7 @@ class Fold:
         if change.oid in self._ours:
             return _NOTHING
         net = self._net(change.oid)
-        if _moves_unseen(net, change):
+        if net.by_key and _moves_unseen(net.relation, change):
             return self._as_it_is(change.oid, message)
         net.update(change.old, change.new)
         return self._counted(message)
@@ -219,29 +218,19 @@ class Fold:
             yield self._messages[oid]
 
 
-def _moves_unseen(net: TableNet, change: Change) -> bool:
+def _moves_unseen(relation: Relation, change: Change) -> bool:
     """
-    Whether a row gets another key, and has values that only the table holds.
+    Whether a row gets another key, and has values that are not told with it.
 
-    Where two such rows changed places, no order of changes would say it.
+    Where two such rows change places, no order of their last changes would say it.
     """
     old, new = change.old, change.new
-    assert new is not None
-    if not net.by_key or old is None:
+    if old is None or new is None or UNCHANGED not in new or len(old) != len(new):
         return False
-    keys = net.relation.keys
-    if len(old) != len(new) or max(keys) >= len(new):
-        return False  # which the net refuses
-    before = tuple([old[place] for place in keys])
     # A long value in a key comes with the old row even where it did not change.
-    after = tuple([old[place] if new[place] is UNCHANGED else new[place] for place in keys])
-    if before == after:
-        return False
-    state = net.keys.get(cast(Key, before))
-    held = None if state is None else state.row
-    return any(
-        value is UNCHANGED and place not in keys and (held is None or held[place] is UNCHANGED)
-        for place, value in enumerate(new)
+    at = [place for place in relation.keys if new[place] is not UNCHANGED]
+    return any(new[place] != old[place] for place in at) and any(
+        value is UNCHANGED and place not in relation.keys for place, value in enumerate(new)
     )
 
 
