@@ -31,8 +31,9 @@ _PROBLEMS_SHOWN = 10
 @click.option(
     "--kind", type=click.Choice([kind.value for kind in BackupKind]), default="full",
     show_default=True,
-    help="full reads everything; incremental only what its source knows to have changed; log only"
-    " the transaction log. All store only what is new, and all restore alike.",
+    help="full reads everything; incremental only what its source knows to have changed, of a"
+    " database its transaction log; log only fetches that. All store only what is new, and all"
+    " restore alike.",
 )  # fmt: skip
 @answers
 def backup(tenant: str, sources: tuple[str, ...], kind: str) -> Answer:

@@ -34,7 +34,7 @@ _CODES = {"complete": 0, "degraded": LEFT_OUT}
 @click.option(
     "--at", type=MOMENT,
     help="The newest snapshot finished by then, and of a source that keeps a log every commit up"
-    " to then. ISO 8601; without a zone it means UTC.",
+    " to then, by the quickest way. ISO 8601; without a zone it means UTC.",
 )  # fmt: skip
 @click.option("--source", "sources", metavar="NAME", multiple=True, help="Only this; repeatable.")
 @click.option(
