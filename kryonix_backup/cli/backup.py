@@ -49,7 +49,7 @@ def backup(tenant: str, sources: tuple[str, ...], kind: str) -> Answer:
     with shown_progress() as listener:
         report = client.backup(kind=BackupKind(kind), sources=sources, listener=listener)
     plain = report.to_plain()
-    return Answer(plain, _lines(plain), LEFT_OUT if plain["problems"] else 0)
+    return Answer(plain, backup_lines(plain), LEFT_OUT if plain["problems"] else 0)
 
 
 def log_answer(tenant: str, reports: dict[str, LogReport]) -> Answer:
@@ -79,7 +79,8 @@ def _log_lines(tenant: str, reports: dict[str, LogReport]) -> Iterator[str]:
             yield f"  run 'kryonix backup {tenant} --kind full': only that leads on from here"
 
 
-def _lines(report: dict[str, Any]) -> Iterator[str]:
+def backup_lines(report: dict[str, Any]) -> Iterator[str]:
+    """What a backup came to, source by source."""
     took = duration(report["duration_s"])
     yield f"snapshot {report['snapshot']}: {report['kind']} backup {report['status']} in {took}"
     for name, source in report["sources"].items():

@@ -84,9 +84,10 @@ class LoggedSource:
         return self._position
 
     def _folded(self, since: Iterator[Entry], stretch: Stretch) -> Iterator[Item]:
-        body, changes = b"", 0
+        body, changes, reached = b"", 0, stretch.after
         for header, pieces in stretch.segments:
-            if header.end > stretch.after:
+            if header.end > reached:
+                reached = header.end
                 body += b"".join(bytes(piece) for piece in pieces)
                 changes += header.changes * (1 if header.chain == "" else self.weight)
         yield from self._memory({FOLDED: body}, "all").items

@@ -18,6 +18,7 @@ from kryonix_backup.errors import (
     LogBroken,
     SourceUnavailable,
     SourceUnprepared,
+    StoreUnavailable,
     ValidationFailed,
 )
 from kryonix_backup.model import BackupKind, ChunkId, Entry, EntryKind, Phase
@@ -26,9 +27,11 @@ from kryonix_backup.repository.snapshot import PartResult
 from kryonix_backup.repository.tree import Root
 from kryonix_backup.sources.source import FoldingSource, Size
 from kryonix_backup.testing.clock import NOON, FixedClock
-from kryonix_backup.testing.repositories import RecordingStore, back_up, new_repository
+from kryonix_backup.testing.faults import FaultyStore
+from kryonix_backup.testing.repositories import RecordingStore, back_up, new_repository, reopened
 from kryonix_backup.testing.sources import MemorySource, Thing
 from tests.backup.logged import DB, LoggedSource, content_of
+from tests.backup.test_follow import MemoryLog
 
 
 @pytest.fixture(autouse=True)
@@ -235,6 +238,40 @@ def test_a_failure_that_passes_leaves_no_snapshot(tenant: Tenant) -> None:
     tenant.source.refuses = None
     assert tenant.back_up()["kind"] == "incremental"
     assert content_of(tenant.repository)[b"changes"] == b"three "
+
+
+def test_wherever_the_store_fails_there_is_the_snapshot_before_or_a_whole_one(
+    tenant: Tenant,
+) -> None:
+    tenant.source.written.append(b"three ")
+    before = tenant.repository.snapshot_ids()
+    written = list(tenant.source.written)
+    for good in range(20):
+        store = tenant.store.copy()
+        failing = FaultyStore(store, put=[*[None] * good, StoreUnavailable("gone")])
+        source = LoggedSource(MemoryLog(list(written)))
+        ended = True
+        try:
+            back_up(
+                reopened(failing), source, name="db", kind=BackupKind.INCREMENTAL,
+                clock=tenant.clock,
+            )  # fmt: skip
+        except StoreUnavailable:
+            ended = False
+        after = reopened(store)
+        assert len(after.snapshot_ids()) == len(before) + ended
+        expected = (
+            {b"rows": b"one two ", b"changes": b"three "} if ended else {b"rows": b"one two "}
+        )
+        assert content_of(after) == expected
+
+        again = back_up(after, source, name="db", kind=BackupKind.INCREMENTAL, clock=tenant.clock)
+        assert not again.snapshot.sources[DB].why
+        assert content_of(after) == {b"rows": b"one two ", b"changes": b"three "}
+        if ended:
+            assert good > 3
+            return
+    raise AssertionError("it never ended")
 
 
 def test_the_stretch_begins_at_the_rows(tenant: Tenant) -> None:
