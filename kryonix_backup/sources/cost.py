@@ -24,7 +24,7 @@ _DATABASE = Cost(
     entry=0.001,
     byte=1 / (80 * MIB),
     change=1 / 60_000,
-    folded=1 / 50_000,
+    folded=1 / 60_000,
     segment=0.005,
 )
 

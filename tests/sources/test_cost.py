@@ -29,7 +29,7 @@ def test_a_database_takes_longer_than_files_of_its_size() -> None:
 
 
 @given(changes=integers(1, 10**9))
-def test_what_was_folded_is_never_dearer_than_twice_what_it_was_folded_from(changes: int) -> None:
+def test_what_was_folded_is_never_dearer_than_what_it_was_folded_from(changes: int) -> None:
     raw, folded = Load(1, 1, changes=changes), Load(1, 1, folded=changes)
 
-    assert folded.seconds(Phase.DATABASE_RESTORE) <= 2 * raw.seconds(Phase.DATABASE_RESTORE)
+    assert folded.seconds(Phase.DATABASE_RESTORE) <= raw.seconds(Phase.DATABASE_RESTORE)

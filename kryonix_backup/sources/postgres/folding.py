@@ -7,14 +7,15 @@ the order of the log wherever that matters. A replay reads it as it reads a segm
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 
 from kryonix_backup.errors import Damaged, LogBroken
 from kryonix_backup.sources.postgres import encoding, pgoutput
 from kryonix_backup.sources.postgres.address import SCHEMA
+from kryonix_backup.sources.postgres.latest import Latest
 from kryonix_backup.sources.postgres.message import PREFIX, Beat, parse
-from kryonix_backup.sources.postgres.net import State, TableNet
-from kryonix_backup.sources.postgres.pgoutput import UNCHANGED, Change, Relation
+from kryonix_backup.sources.postgres.pgoutput import UNCHANGED, Change, Relation, Row
 from kryonix_backup.sources.source import Stretch
 
 MOST_KEYS = 300_000
@@ -23,6 +24,8 @@ MOST_BYTES = 256 << 20
 """So many bytes of messages are folded in memory: rows may be long."""
 
 _PIECE_BYTES = 1 << 20
+_LOOK_EVERY = 1024
+_ROW_AT = 6  # where the row is in a plain message: after its kind, the table, and what it is
 _NOTHING: tuple[bytes, ...] = ()
 
 
@@ -41,7 +44,8 @@ class Fold:
         self._stretch = stretch
         self._most_keys = most_keys or MOST_KEYS
         self._most_bytes = most_bytes
-        self._nets: dict[int, TableNet] = {}
+        self._tables: dict[int, Latest] = {}
+        self._plain: dict[bytes, Callable[[bytes], None]] = {}
         self._relations: dict[int, Relation] = {}
         self._messages: dict[int, bytes] = {}  # that say what each table is like
         self._told: dict[int, bytes] = {}  # those of them that were written last
@@ -78,76 +82,85 @@ class Fold:
         end, time = self._stretch.end, self._stretch.time
         yield encoding.begin(end - 1, time)
         for _, body in self._stretch.segments:
-            for message in pgoutput.frames(body):
-                taken = self._take.get(message[0])
-                if taken is None:
-                    raise Damaged(f"the log holds a message of the unknown kind {message[0]}")
-                yield from taken(message)
+            yield from self._taken(pgoutput.frames(body))
         yield from self._flush()
         if self._beat is not None:
             yield self._beat
         yield encoding.commit(end - 1, end, time)
 
+    def _taken(self, messages: Iterable[bytes]) -> Iterator[bytes]:
+        """Most messages are rows of a plain kind, which need only these few steps."""
+        plain = self._plain
+        for message in messages:
+            take = plain.get(message[:_ROW_AT])
+            if take is None:
+                other = self._take.get(message[0])
+                if other is None:
+                    raise Damaged(f"the log holds a message of the unknown kind {message[0]}")
+                yield from other(message)
+            elif self._wanted:
+                take(message[_ROW_AT:])
+                if self._is_full(message):
+                    yield from self._flush()
+
     # ------------------------------------------------------------------ rows
 
-    def _net(self, oid: int) -> TableNet:
-        net = self._nets.get(oid)
-        if net is None:
+    def _table(self, oid: int) -> Latest:
+        table = self._tables.get(oid)
+        if table is None:
             if oid not in self._relations:
                 raise Damaged(f"the transaction log changes table {oid} before it says what it is")
-            net = self._nets[oid] = TableNet(self._relations[oid])
-        return net
+            table = self._tables[oid] = Latest(self._relations[oid])
+            self._plain[encoding.came(oid)] = table.insert
+            self._plain[encoding.changed(oid)] = table.update
+            for whole in (False, True):
+                self._plain[encoding.gone(oid, whole=whole)] = table.delete
+        return table
 
     def _on_insert(self, message: bytes) -> Iterable[bytes]:
         if not self._wanted:
             return _NOTHING
-        change = pgoutput.insert(message)
-        assert change.new is not None
-        if change.oid in self._ours:
-            return self._as_it_is(change.oid, message) if self._ours[change.oid] else _NOTHING
-        self._net(change.oid).insert(change.new)
-        return self._counted(message)
+        oid = pgoutput.insert(message).oid
+        if oid in self._ours:
+            return self._as_it_is(oid, message) if self._ours[oid] else _NOTHING
+        self._table(oid).insert(message[_ROW_AT:])
+        return _NOTHING
 
     def _on_update(self, message: bytes) -> Iterable[bytes]:
         if not self._wanted:
             return _NOTHING
         change = pgoutput.update(message)
-        assert change.new is not None
         if change.oid in self._ours:
             return _NOTHING
-        net = self._net(change.oid)
-        if net.by_key and _moves_unseen(net.relation, change):
+        table = self._table(change.oid)
+        if table.net.by_key and _moves_unseen(table.relation, change):
             return self._as_it_is(change.oid, message)
-        net.update(change.old, change.new)
-        return self._counted(message)
+        table.change(change.old, change.new)
+        return self._flush() if self._is_full(message) else _NOTHING
 
     def _on_delete(self, message: bytes) -> Iterable[bytes]:
         if not self._wanted:
             return _NOTHING
         change = pgoutput.delete(message)
-        assert change.old is not None
-        if change.oid in self._ours:
-            return _NOTHING
-        self._net(change.oid).delete(change.old)
-        return self._counted(message)
+        if change.oid not in self._ours:
+            self._table(change.oid).change(change.old, None)
+        return _NOTHING
 
     def _on_truncate(self, message: bytes) -> Iterable[bytes]:
         if self._wanted:
             for oid in pgoutput.truncated(message):
                 if oid not in self._ours:
-                    self._net(oid).truncate()
+                    self._table(oid).truncate()
         return _NOTHING
 
-    def _counted(self, message: bytes) -> Iterable[bytes]:
-        """Memory has its bounds."""
+    def _is_full(self, message: bytes) -> bool:
+        """Whether what is held has to be written: memory has its bounds."""
         self._rows += 1
         self._bytes += len(message)
-        if self._bytes < self._most_bytes and (self._rows % 1024 or self._held() < self._most_keys):
-            return _NOTHING
-        return self._flush()
-
-    def _held(self) -> int:
-        return sum(len(net) for net in self._nets.values())
+        return self._bytes >= self._most_bytes or (
+            self._rows % _LOOK_EVERY == 0
+            and sum(len(table) for table in self._tables.values()) >= self._most_keys
+        )
 
     def _as_it_is(self, oid: int, message: bytes) -> Iterator[bytes]:
         """A change that cannot be folded: everything before it comes before it."""
@@ -177,7 +190,7 @@ class Fold:
     def _on_relation(self, message: bytes) -> Iterator[bytes]:
         relation = pgoutput.relation(message)
         oid = relation.oid
-        if self._relations.get(oid, relation) != relation and oid in self._nets:
+        if self._relations.get(oid, relation) != relation and oid in self._tables:
             yield from self._flush()  # what came before was of the table as it was
         self._relations[oid], self._messages[oid] = relation, message
         if relation.schema == SCHEMA:
@@ -197,18 +210,19 @@ class Fold:
 
     def _flush(self) -> Iterator[bytes]:
         """Everything that is held: tables that were emptied first and together, then rows."""
-        nets = {oid: net for oid, net in self._nets.items() if net.truncated or len(net)}
-        self._nets = {}
+        tables = {oid: each for oid, each in self._tables.items() if each.is_changed}
+        self._tables = {}
+        self._plain.clear()
         self._bytes = 0
-        emptied = [oid for oid, net in nets.items() if net.truncated]
+        emptied = [oid for oid, table in tables.items() if table.net.truncated]
         for oid in emptied:
             yield from self._described(oid)
         if emptied:
             self.changes += 1
             yield encoding.truncate(emptied)
-        for oid, net in nets.items():
+        for oid, table in tables.items():
             yield from self._described(oid)
-            for message in _by_key(net) if net.by_key else _whole_rows(net):
+            for message in _by_key(table) if table.net.by_key else _whole_rows(table):
                 self.changes += 1
                 yield message
 
@@ -234,29 +248,34 @@ def _moves_unseen(relation: Relation, change: Change) -> bool:
     )
 
 
-def _by_key(net: TableNet) -> Iterator[bytes]:
+def _by_key(table: Latest) -> Iterator[bytes]:
     """Rows that went, before those that came: they may have had a value that is unique."""
-    relation, states = net.relation, net.keys
-    for key, state in states.items():
-        if state.row is None:
-            yield encoding.delete(relation, encoding.identity(relation, key))
-    for state in states.values():
+    relation = table.relation
+    for key in _gone(table):
+        yield encoding.delete(relation, encoding.identity(relation, key))
+    came, changed = encoding.came(relation.oid), encoding.changed(relation.oid)
+    for known, row in table.rows.items():
+        if row is not None:
+            yield (came if known in table.fresh else changed) + row
+    for state in table.net.keys.values():
         if state.row is not None:
-            yield _written(relation, state)
+            yield (changed if state.existed else came) + pgoutput.encoded_row(state.row)
 
 
-def _written(relation: Relation, state: State) -> bytes:
-    assert state.row is not None
-    if state.existed:
-        return encoding.update(relation.oid, state.row)
-    return encoding.insert(relation.oid, state.row)
+def _gone(table: Latest) -> Iterator[Row]:
+    for known, row in table.rows.items():
+        if row is None:
+            yield pgoutput.row(table.key_row(known))
+    yield from (key for key, state in table.net.keys.items() if state.row is None)
 
 
-def _whole_rows(net: TableNet) -> Iterator[bytes]:
-    relation = net.relation
-    for row, count in net.rows.items():
-        message = (
-            encoding.insert(relation.oid, row) if count > 0 else encoding.delete(relation, row)
-        )
-        for _ in range(abs(count)):
-            yield message
+def _whole_rows(table: Latest) -> Iterator[bytes]:
+    relation = table.relation
+    came = encoding.came(relation.oid)
+    for known, count in table.came.items():
+        yield from repeat(came + known, count)
+    for row, count in table.net.rows.items():
+        if count > 0:
+            yield from repeat(encoding.insert(relation.oid, row), count)
+        else:
+            yield from repeat(encoding.delete(relation, row), -count)

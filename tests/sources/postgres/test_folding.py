@@ -307,7 +307,7 @@ def test_however_often_a_row_changed_it_is_there_once() -> None:
 
     assert _kinds(out) == "BRIIC"
     assert fold.changes == 2
-    assert pgoutput.begin(out[0]) == (999, NOON)
+    assert pgoutput.begin(out[0]) == (999, pgoutput.micros_of(NOON))
 
 
 def test_what_was_in_the_rows_already_is_left_out_and_nothing_comes_twice() -> None:
