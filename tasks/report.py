@@ -8,7 +8,7 @@ from typing import Any
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from kryonix_backup.cli.text import duration, size
+from kryonix_backup.cli.text import duration, printable, size
 from kryonix_backup.sdk.client import PhaseResult, SourceResult
 from tasks.policy import MINUTE_S, POLICY
 from tasks.run import note_facts
@@ -67,6 +67,8 @@ def report_tenant(tenant: str, settings: Plain) -> str:
 def source_line(result: SourceResult) -> str:
     """What one source came to, for the state of its task."""
     line = f"{size(result.bytes_read)} read, {size(result.bytes_stored)} stored"
+    if result.why:
+        line += f"; a full backup, because {printable(result.why)}"
     count = len(result.problems)
     return line if not count else f"{line}; {count} entries could not be saved as they are"
 

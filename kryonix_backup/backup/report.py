@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from kryonix_backup.model import BackupKind
 from kryonix_backup.repository.snapshot import Snapshot, SourceResult
 
 COMPLETE = "complete"
@@ -39,7 +40,7 @@ class BackupReport:
             for source in sources
             for problem in source.problems
         ]
-        plain["sources"] = {source.name: _source(source) for source in sources}
+        plain["sources"] = {source.name: _source(source, self.snapshot.kind) for source in sources}
         return plain
 
 
@@ -49,12 +50,13 @@ _SUMS = (
 )  # fmt: skip
 
 
-def _source(source: SourceResult) -> dict[str, Any]:
+def _source(source: SourceResult, asked: BackupKind) -> dict[str, Any]:
     return {
         "url": source.url,
+        "kind": BackupKind.FULL.value if source.why else asked.value,
+        "why": source.why,
         "duration_s": source.duration_s,
         "problems": len(source.problems),
-        "remarks": list(source.remarks),
         **{name: getattr(source, name) for name in _SUMS},
     }
 

@@ -9,17 +9,26 @@ A session that never comes so far is garbage that the next one makes use of.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from threading import Thread
 from typing import Any, Self
 
 from kryonix_backup import __version__
+from kryonix_backup.backup.incremental import all_entries, check_worth, stretch_since
 from kryonix_backup.backup.pipeline import PartCounts, Pipeline, counted
 from kryonix_backup.backup.report import BackupReport, summarise
 from kryonix_backup.clock import Clock
-from kryonix_backup.errors import ConfigError, Damaged, KryonixError, ObjectExists, ObjectMissing
+from kryonix_backup.errors import (
+    ConfigError,
+    Damaged,
+    KryonixError,
+    LogBroken,
+    ObjectExists,
+    ObjectMissing,
+    ValidationFailed,
+)
 from kryonix_backup.events import Listener, Progress, quiet
 from kryonix_backup.model import (
     BackupKind,
@@ -35,7 +44,7 @@ from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.snapshot import PartResult, Snapshot, SourceResult
 from kryonix_backup.repository.writer import ChunkWriter
 from kryonix_backup.settings import SourceSettings, TenantSettings
-from kryonix_backup.sources.source import Size, Source
+from kryonix_backup.sources.source import Dump, FoldingSource, Size, Source
 
 log = logging.getLogger(__name__)
 
@@ -104,48 +113,96 @@ def back_up_source(
     Store one source's content; everything is durable when this returns.
 
     An incremental backup does not read again what its source knows to be unchanged since the
-    newest snapshot that holds it; a full one reads everything, and stores only what is new.
+    newest snapshot that holds it, and of one with a log that can be folded it reads the log alone;
+    where that cannot be, it is a full one and says why. A full one reads everything, and stores
+    only what is new.
     """
-    started = clock.monotonic()
+    storing = _Storing(repository, settings, listener, clock)
     before = _before(repository, session, settings)
-    problems: list[Problem] = []
-    remarks: list[str] = []
-    parts: list[PartResult] = []
-    counts: list[PartCounts] = []
-    with repository.writer() as writer:
-        teller = _Teller(listener, clock, writer)
-        if listener is not quiet:
-            Thread(target=teller.measure, args=(source,), daemon=True).start()
-        pipeline = Pipeline(repository, writer, settings.compression, teller.tell)
+    if session.kind is BackupKind.INCREMENTAL and isinstance(source, FoldingSource):
         try:
-            for part in source.parts():
-                dump = source.dump(part, _since(repository, writer, before, part))
-                root, count = pipeline.run(dump)
-                parts.append(PartResult(part, root, count.entries, count.bytes_total))
-                counts.append(count)
-                teller.part_done(count)
-                problems.extend(dump.problems)
-                remarks.extend(dump.remarks)
-        finally:
-            pipeline.close()
-    total, kept = counted(iter(counts)), writer.counts
-    return SourceResult(
-        name=settings.name,
-        url=settings.url,
-        parts=tuple(parts),
-        position=source.position(),
-        entries=total.entries,
-        entries_unchanged=total.entries_unchanged,
-        bytes_total=total.bytes_total,
-        bytes_read=total.bytes_read,
-        bytes_new=kept.bytes_new,
-        bytes_stored=kept.bytes_stored,
-        chunks=kept.chunks,
-        chunks_new=kept.chunks_new,
-        duration_s=round(clock.monotonic() - started, 3),
-        problems=tuple(problems),
-        remarks=tuple(remarks),
-    )
+            return storing.folded(source, before)
+        except (LogBroken, Damaged, ObjectMissing, ValidationFailed) as error:
+            log.warning("source %s is backed up in full: %s", settings.name, error.message)
+            return replace(storing.dumped(source, before), why=error.message)
+    return storing.dumped(source, before)
+
+
+class _Storing:
+    """One source on its way into the repository."""
+
+    def __init__(
+        self, repository: Repository, settings: SourceSettings, listener: Listener, clock: Clock
+    ) -> None:
+        self._repository = repository
+        self._settings = settings
+        self._listener = listener
+        self._clock = clock
+        self._started = clock.monotonic()
+
+    def dumped(self, source: Source, before: SourceResult | None) -> SourceResult:
+        """What the source gives, which may know what has not changed."""
+        return self._stored(
+            source,
+            lambda writer, part: source.dump(part, _since(self._repository, writer, before, part)),
+        )
+
+    def folded(self, source: FoldingSource, before: SourceResult | None) -> SourceResult:
+        """What was there before, and its log since; raises LogBroken, Damaged."""
+        if before is None:
+            raise LogBroken("there is no snapshot of it to build on")
+        stretch = stretch_since(self._repository, source, before, self._clock)
+        sizes = [source.measure(part) for part in source.parts()]
+        (known,) = before.parts
+
+        def fold(writer: ChunkWriter, _part: str) -> Dump:
+            since = all_entries(_whole_entries(self._repository, writer, known), known)
+            return source.fold(since, stretch)
+
+        result = self._stored(source, fold)
+        check_worth(result, _sum_of(sizes))
+        return result
+
+    def _stored(self, source: Source, dump_of: Callable[[ChunkWriter, str], Dump]) -> SourceResult:
+        problems: list[Problem] = []
+        why: list[str] = []
+        parts: list[PartResult] = []
+        counts: list[PartCounts] = []
+        repository, settings, listener = self._repository, self._settings, self._listener
+        with repository.writer() as writer:
+            teller = _Teller(listener, self._clock, writer)
+            if listener is not quiet:
+                Thread(target=teller.measure, args=(source,), daemon=True).start()
+            pipeline = Pipeline(repository, writer, settings.compression, teller.tell)
+            try:
+                for part in source.parts():
+                    dump = dump_of(writer, part)
+                    root, count = pipeline.run(dump)
+                    parts.append(PartResult(part, root, count.entries, count.bytes_total))
+                    counts.append(count)
+                    teller.part_done(count)
+                    problems.extend(dump.problems)
+                    why.extend(dump.why)
+            finally:
+                pipeline.close()
+        total, kept = counted(iter(counts)), writer.counts
+        return SourceResult(
+            name=settings.name,
+            url=settings.url,
+            parts=tuple(parts),
+            position=source.position(),
+            entries=total.entries,
+            entries_unchanged=total.entries_unchanged,
+            bytes_total=total.bytes_total,
+            bytes_read=total.bytes_read,
+            bytes_new=kept.bytes_new,
+            bytes_stored=kept.bytes_stored,
+            chunks=kept.chunks,
+            chunks_new=kept.chunks_new,
+            duration_s=round(self._clock.monotonic() - self._started, 3),
+            problems=tuple(problems),
+            why="; ".join(why),
+        )
 
 
 def publish(
@@ -224,6 +281,10 @@ def _whole_entries(
         log.warning("the tree of the snapshot before is damaged, reading anew: %s", error.message)
 
 
+def _sum_of(sizes: Sequence[Size]) -> Size:
+    return Size(sum(size.entries for size in sizes), sum(size.bytes for size in sizes))
+
+
 class _Teller:
     """Turns counts into progress, a few times a second."""
 
@@ -238,11 +299,9 @@ class _Teller:
     def measure(self, source: Source) -> None:
         """Find out how much there is; progress knows no totals until then."""
         try:
-            found = [source.measure(part) for part in source.parts()]
+            self._totals = _sum_of([source.measure(part) for part in source.parts()])
         except KryonixError as error:
             log.info("how much there is stays unknown: %s", error.message)
-            return
-        self._totals = Size(sum(size.entries for size in found), sum(size.bytes for size in found))
 
     def part_done(self, counts: PartCounts) -> None:
         """Count a finished part in."""

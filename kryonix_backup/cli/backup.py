@@ -37,8 +37,9 @@ _PROBLEMS_SHOWN = 10
 @click.option(
     "--kind", type=click.Choice([kind.value for kind in BackupKind]), default="full",
     show_default=True,
-    help="full reads everything; incremental only what its source knows to have changed; log only"
-    " the transaction log. All store only what is new, and all restore alike.",
+    help="full reads everything; incremental only what its source knows to have changed, of a"
+    " database its transaction log; log only fetches that. All store only what is new, and all"
+    " restore alike.",
 )  # fmt: skip
 @click.option(
     "--follow", is_flag=True,
@@ -62,7 +63,7 @@ def backup(tenant: str, sources: tuple[str, ...], kind: str, *, follow: bool) ->
     with shown_progress() as listener:
         report = client.backup(kind=BackupKind(kind), sources=sources, listener=listener)
     plain = report.to_plain()
-    return Answer(plain, _lines(plain), LEFT_OUT if plain["problems"] else 0)
+    return Answer(plain, backup_lines(plain), LEFT_OUT if plain["problems"] else 0)
 
 
 def log_answer(tenant: str, reports: dict[str, LogReport]) -> Answer:
@@ -128,7 +129,8 @@ def _log_lines(tenant: str, reports: dict[str, LogReport]) -> Iterator[str]:
             yield f"  run 'kryonix backup {tenant} --kind full': only that leads on from here"
 
 
-def _lines(report: dict[str, Any]) -> Iterator[str]:
+def backup_lines(report: dict[str, Any]) -> Iterator[str]:
+    """What a backup came to, source by source."""
     took = duration(report["duration_s"])
     yield f"snapshot {report['snapshot']}: {report['kind']} backup {report['status']} in {took}"
     for name, source in report["sources"].items():
@@ -137,8 +139,8 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
             f" unchanged), {size(source['bytes_total'])}, {size(source['bytes_read'])} read,"
             f" {size(source['bytes_new'])} new, {size(source['bytes_stored'])} stored"
         )
-        for remark in source["remarks"]:
-            yield printable(f"    {remark}")
+        if source["why"]:
+            yield printable(f"    it is a full backup: {source['why']}")
     yield from problem_lines(report["problems"])
 
 

@@ -34,7 +34,7 @@ _CODES = {"complete": 0, "degraded": LEFT_OUT}
 @click.option(
     "--at", type=MOMENT,
     help="The newest snapshot finished by then, and of a source that keeps a log every commit up"
-    " to then. ISO 8601; without a zone it means UTC.",
+    " to then, by the quickest way. ISO 8601; without a zone it means UTC.",
 )  # fmt: skip
 @click.option("--source", "sources", metavar="NAME", multiple=True, help="Only this; repeatable.")
 @click.option(
@@ -107,6 +107,9 @@ def _plan_lines(plan: Mapping[str, Any]) -> Iterator[str]:
         for step in plan["steps"]
     ]
     yield from table(("phase", "source", "entries", "size", "to"), rows)
+    for step in plan["steps"]:
+        if step["why"]:
+            yield printable(f"{step['source']}: {step['why']}")
     yield f"estimated time: {duration(plan['estimate_s'])}; nothing was changed"
 
 
@@ -114,7 +117,7 @@ def _report_lines(report: Mapping[str, Any]) -> Iterator[str]:
     took = duration(report["duration_s"])
     yield (
         f"restore {report['restore']} of snapshot {report['snapshot']}: {report['status']} in"
-        f" {took}, {size(report['bytes'])}"
+        f" {took} (estimated: {duration(report['estimate_s'])}), {size(report['bytes'])}"
     )
     rows = [
         (phase["name"], phase["status"], duration(phase["duration_s"]), size(phase["bytes"]))

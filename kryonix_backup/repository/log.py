@@ -287,6 +287,11 @@ def last_header(book: LogBook) -> tuple[LogHeader, LogHeader] | None:
         raise Damaged(f"the log of {book.source} lost a segment meanwhile") from error
 
 
+def headers_of(book: LogBook, chain: ChainId, first: int, count: int) -> Iterator[LogHeader]:
+    """The headers from the segment ``first`` on, fetched ahead."""
+    return fetched_ahead(range(first, count), lambda number: book.header(chain, number))
+
+
 def fetched_ahead(
     numbers: Iterable[int], fetch: Callable[[int], Fetched], fetchers: int = _FETCHERS
 ) -> Iterator[Fetched]:

@@ -66,13 +66,13 @@ def find_start(heads: Heads, position: Mapping[str, Any]) -> Start | None:
         if opening.meta.get("log") == position["log"] and opening.start <= at:
             if unread is not None and heads.header(chain, count - 1).end < at:
                 raise unread
-            return Start(chain, _first(heads, chain, count, at), count)
+            return Start(chain, first_after(heads, chain, count, at), count)
     if unread is not None:
         raise unread
     return None
 
 
-def _first(heads: Heads, chain: ChainId, count: int, at: int) -> int:
+def first_after(heads: Heads, chain: ChainId, count: int, at: int) -> int:
     """The first segment that holds something after the place ``at``, by bisection."""
     low, high = 0, count - 1
     while low < high:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,9 @@ from kryonix_backup.errors import (
     SnapshotUnknown,
 )
 from kryonix_backup.model import (
+    Blob,
     ChunkId,
+    Entry,
     PackId,
     RestoreId,
     SnapshotId,
@@ -36,6 +39,7 @@ from kryonix_backup.model import (
     is_run_id,
 )
 from kryonix_backup.repository.codec import Codec, compressor, decompress
+from kryonix_backup.repository.content import refs_of
 from kryonix_backup.repository.index import Index, Segment
 from kryonix_backup.repository.layout import (
     FORMAT,
@@ -259,6 +263,20 @@ class Repository:
     def tree(self, root: Root, reader: ChunkReader) -> TreeReader:
         """A tree that a snapshot names."""
         return TreeReader(root, reader.read)
+
+    def content(self, root: Root, path: bytes) -> Iterator[Blob]:
+        """
+        The content of the entry at a path of a tree, piece by piece.
+
+        Raises Damaged where there is none, also of what it names.
+        """
+        reader = self.reader()
+        entry = next(self.tree(root, reader).entries(path), None)
+        if entry is None or entry.path != path:
+            raise Damaged(f"a snapshot lacks its entry {os.fsdecode(path)!r}")
+        for piece in reader.stream(refs_of(entry, reader.read)):
+            assert not isinstance(piece, Entry)
+            yield piece
 
     def writer(self, *, verify: bool = True) -> ChunkWriter:
         """

@@ -29,7 +29,7 @@ class SourceResult:
 
     ``bytes_total`` is the size of what it names, ``bytes_read`` what was read of it this time,
     ``bytes_new`` the raw size of chunks not seen before and ``bytes_stored`` what was written.
-    ``remarks`` say how it was made, where that is not as it was asked for.
+    ``why`` says why it was read as for a full backup where an incremental one was asked for.
     """
 
     name: SourceName
@@ -46,7 +46,7 @@ class SourceResult:
     chunks_new: int
     duration_s: float
     problems: tuple[Problem, ...]
-    remarks: tuple[str, ...] = ()
+    why: str = ""  # earlier versions did not say it
 
     def shown(self, part: PartResult, path: bytes) -> str:
         """The path for people of an entry: source, part where there are several, path."""
@@ -75,9 +75,7 @@ class SourceResult:
                 for row in plain["parts"]
             )
             problems = tuple(Problem(row["path"], row["reason"]) for row in plain["problems"])
-            remarks = tuple(plain.get("remarks", ()))  # the first versions knew of none
-            known = {**plain, "parts": parts, "problems": problems, "remarks": remarks}
-            return cls(**known)
+            return cls(**{**plain, "parts": parts, "problems": problems})
         except (KeyError, TypeError) as error:
             raise Damaged(f"a snapshot names a source in the wrong form: {error}") from error
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Self
 
 from kryonix_backup.errors import TimeUnreachable
 from kryonix_backup.model import ChainId, LogHeader
-from kryonix_backup.repository.log import LogBook, fetched_ahead
+from kryonix_backup.repository.log import LogBook, headers_of
 from kryonix_backup.repository.log_reach import UNREADABLE, find_start, in_order, stopped_from
 
 
@@ -23,6 +23,11 @@ class LogRange:
     until: datetime
     commits: int
     changes: int
+
+    @property
+    def segments(self) -> int:
+        """How many there are."""
+        return self.last - self.first + 1
 
     def to_plain(self) -> dict[str, Any]:
         """The range as JSON can say it."""
@@ -55,7 +60,7 @@ def find_range(book: LogBook, position: Mapping[str, Any], until: datetime) -> L
     _refuse_twice(book, chain, count, until)
     commits = changes = 0
     newest: datetime | None = None
-    for header in in_order(_headers(book, chain, first, count)):
+    for header in in_order(headers_of(book, chain, first, count)):
         stop = stopped_from(header, position["at"])
         if stop is not None and stop <= until:
             raise TimeUnreachable(
@@ -94,7 +99,3 @@ def _newest_readable(book: LogBook, chain: ChainId, count: int) -> LogHeader:
         except UNREADABLE:
             continue
     return book.header(chain, 0)
-
-
-def _headers(book: LogBook, chain: ChainId, first: int, count: int) -> Iterator[LogHeader]:
-    return fetched_ahead(range(first, count), lambda number: book.header(chain, number))

@@ -16,7 +16,6 @@ from kryonix_backup.errors import (
     UsageError,
 )
 from kryonix_backup.model import (
-    MIB,
     Phase,
     RestoreId,
     SnapshotId,
@@ -27,17 +26,13 @@ from kryonix_backup.model import (
     new_run_id,
 )
 from kryonix_backup.repository.repository import Repository
-from kryonix_backup.repository.snapshot import Snapshot, SourceResult
-from kryonix_backup.restore.log_range import LogRange, find_range
+from kryonix_backup.repository.snapshot import Snapshot
+from kryonix_backup.restore.choosing import choose, load_with
+from kryonix_backup.restore.log_range import LogRange
 from kryonix_backup.restore.selection import Selection
 from kryonix_backup.sources.registry import phase_of
 
 log = logging.getLogger(__name__)
-
-# What a restore of files took on two cores (docs/benchmarks.md); an estimate, shown as one.
-_BYTES_A_SECOND = 200 * MIB
-_SECONDS_AN_ENTRY = 0.0001
-_CHANGES_A_SECOND = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +60,8 @@ class RestoreStep:
     """
     One source that comes back: to where, in which phase, and which part of its log on top.
 
-    ``entries`` and ``bytes`` are those of the snapshot.
+    ``entries`` and ``bytes`` are those of ``snapshot``, and ``estimate_s`` is in seconds, by what
+    such restores took. ``why`` says why that snapshot was chosen, where there was a choice.
     """
 
     source: SourceName
@@ -73,7 +69,10 @@ class RestoreStep:
     phase: Phase
     entries: int
     bytes: int
+    snapshot: SnapshotId
+    estimate_s: float
     log: LogRange | None = None
+    why: str = ""
 
     def to_plain(self) -> dict[str, Any]:
         """The step as JSON can say it."""
@@ -83,8 +82,30 @@ class RestoreStep:
             "phase": self.phase.label,
             "entries": self.entries,
             "bytes": self.bytes,
+            "snapshot": self.snapshot,
+            "estimate_s": self.estimate_s,
             "log": None if self.log is None else self.log.to_plain(),
+            "why": self.why,
         }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any], snapshot: SnapshotId) -> Self:
+        """
+        A step out of `to_plain`'s form, of a plan for that snapshot.
+
+        An earlier version's knows of one snapshot for all, of no estimate, and maybe of no log.
+        """
+        return cls(
+            SourceName(plain["source"]),
+            plain["target"],
+            Phase[plain["phase"].upper()],
+            plain["entries"],
+            plain["bytes"],
+            SnapshotId(plain.get("snapshot", snapshot)),
+            plain.get("estimate_s", 0.0),
+            LogRange.from_plain(plain["log"]) if plain.get("log") else None,
+            plain.get("why", ""),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +125,7 @@ class RestorePlan:
     @property
     def estimate_s(self) -> float:
         """Seconds that it will take, by what such restores took."""
-        return round(
-            sum(
-                step.bytes / _BYTES_A_SECOND
-                + step.entries * _SECONDS_AN_ENTRY
-                + (step.log.changes / _CHANGES_A_SECOND if step.log else 0.0)
-                for step in self.steps
-            ),
-            1,
-        )
+        return round(sum(step.estimate_s for step in self.steps), 1)
 
     def to_plain(self) -> dict[str, Any]:
         """The plan as JSON can say it."""
@@ -139,16 +152,7 @@ class RestorePlan:
             taken=datetime.fromisoformat(plain["taken"]),
             created=datetime.fromisoformat(plain["created"]),
             steps=tuple(
-                RestoreStep(
-                    SourceName(row["source"]),
-                    row["target"],
-                    Phase[row["phase"].upper()],
-                    row["entries"],
-                    row["bytes"],
-                    # A plan that an earlier version wrote knows of no log.
-                    LogRange.from_plain(row["log"]) if row.get("log") else None,
-                )
-                for row in plain["steps"]
+                RestoreStep.from_plain(row, SnapshotId(plain["snapshot"])) for row in plain["steps"]
             ),
             include=tuple(plain["include"]),
             strict=plain["strict"],
@@ -171,7 +175,9 @@ def plan_restore(repository: Repository, request: RestoreRequest, clock: Clock) 
             f"snapshot {snapshot.id} has no source {sorted(unknown)[0]!r} (it has: {known})"
         )
     now = clock.now()
-    steps = [_step(repository, snapshot.sources[SourceName(name)], request) for name in names]
+    steps = [_step(repository, snapshot, SourceName(name), request) for name in names]
+    if snapshot.id not in {step.snapshot for step in steps}:
+        snapshot = repository.snapshot(max(step.snapshot for step in steps))
     return RestorePlan(
         restore=RestoreId(new_run_id(now)),
         tenant=repository.tenant,
@@ -232,12 +238,18 @@ def _taken_by(snapshot: Snapshot, at: datetime, sources: Sequence[str]) -> bool:
     return bool(moments) and max(moments) <= at
 
 
-def _step(repository: Repository, source: SourceResult, request: RestoreRequest) -> RestoreStep:
-    target = request.to.get(source.name, source.url)
+def _step(
+    repository: Repository, snapshot: Snapshot, name: SourceName, request: RestoreRequest
+) -> RestoreStep:
+    source, replayed, why = snapshot.sources[name], None, ""
+    target = request.to.get(name, source.url)
+    phase = phase_of(target)
+    if request.at is not None and source.position:
+        (snapshot, source, replayed, _), why = choose(repository, name, request.at, phase)
     entries, size = Selection(repository, source, request.include).totals()
     if request.include and not entries:
-        raise SnapshotUnknown(f"nothing in source {source.name} fits {', '.join(request.include)}")
-    replayed = None
-    if request.at is not None and source.position:
-        replayed = find_range(repository.log(source.name), source.position, request.at)
-    return RestoreStep(source.name, target, phase_of(target), entries, size, replayed)
+        raise SnapshotUnknown(f"nothing in source {name} fits {', '.join(request.include)}")
+    seconds = load_with(source, entries, size, replayed).seconds(phase)
+    return RestoreStep(
+        name, target, phase, entries, size, snapshot.id, round(seconds, 1), replayed, why
+    )

@@ -89,6 +89,7 @@ class RestoreReport:
                 "problems": [problem._asdict() for phase in last for problem in phase.problems],
             },
             "bytes": sum(phase.bytes for phase in self.phases),
+            "estimate_s": self.plan.estimate_s,
             "duration_s": round(sum(phase.duration_s for phase in self.phases), 3),
             "problems": problems,
         }

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from itertools import chain
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -24,9 +26,10 @@ from kryonix_backup.errors import (
     ValidationFailed,
 )
 from kryonix_backup.events import Listener, Progress
-from kryonix_backup.model import Blob, Entry, Phase, Problem
+from kryonix_backup.model import Blob, Entry, LogHeader, Phase, Problem, SourceName
 from kryonix_backup.repository.log import fetched_ahead
 from kryonix_backup.repository.repository import Repository
+from kryonix_backup.restore.log_range import LogRange
 from kryonix_backup.restore.phases import is_critical
 from kryonix_backup.restore.plan import RestorePlan, RestoreStep
 from kryonix_backup.restore.report import (
@@ -41,7 +44,7 @@ from kryonix_backup.restore.report import (
 )
 from kryonix_backup.restore.selection import Selection
 from kryonix_backup.sources.registry import open_target
-from kryonix_backup.sources.source import Log, Target
+from kryonix_backup.sources.source import FOLDED, Log, Target, folded_segment
 
 _TELL_EVERY_S = 0.2
 _PROBLEMS_KEPT = 1000  # in a phase's record; there may be millions, and the count is told
@@ -180,7 +183,10 @@ class _Run:
         self._marks = history.marks
         self._step = history.steps
         self._failed_now: list[str] = []
-        self._sources = repository.snapshot(plan.snapshot).sources
+        self._sources = {
+            step.source: repository.snapshot(step.snapshot).sources[step.source]
+            for step in plan.steps
+        }
 
     def note(self, record: dict[str, Any]) -> None:
         """Write the next record of the journal; raises AlreadyRunning where another runner did."""
@@ -231,7 +237,7 @@ class _Run:
                     continue
                 raise Damaged(
                     f"chunk {chunk.hex()} of {step.source}/{entry.text} is missing;"
-                    f" snapshot {self._plan.snapshot} cannot be restored whole",
+                    f" snapshot {step.snapshot} cannot be restored whole",
                     "Restore another snapshot, or bring the lost pack back from another region;"
                     " 'kryonix verify ID --level structure' names everything that is affected.",
                 )
@@ -327,17 +333,28 @@ class _Run:
     # ------------------------------------------------------------------ all of them
 
     def replayed(self, step: RestoreStep) -> Log | None:
-        """The log that a step replays, fetched ahead of its use."""
-        if step.log is None:
+        """What a step replays: what was folded, then its log, fetched ahead of its use."""
+        source = self._sources[step.source]
+        earlier = folded_segment(source.position)
+        segments: Iterator[tuple[LogHeader, Iterator[Blob]]] = iter(())
+        if step.log is not None:
+            segments = self._segments(step.source, step.log)
+        if earlier is not None:
+            (part,) = source.parts
+            content = self._repository.content(part.root, FOLDED)
+            segments = chain([(earlier, content)], segments)
+        elif step.log is None:
             return None
-        book, part = self._repository.log(step.source), step.log
+        after = earlier.start if earlier else source.position["at"]
+        until = step.log.until if step.log else datetime.fromisoformat(source.position["time"])
+        return Log(after, until, ((header, self.measured(body)) for header, body in segments))
+
+    def _segments(
+        self, source: SourceName, part: LogRange
+    ) -> Iterator[tuple[LogHeader, Iterator[Blob]]]:
+        book = self._repository.log(source)
         numbers = range(part.first, part.last + 1)
-        segments = fetched_ahead(numbers, lambda number: book.segment(part.chain, number))
-        return Log(
-            self._sources[step.source].position["at"],
-            part.until,
-            ((header, self.measured(body)) for header, body in segments),
-        )
+        return fetched_ahead(numbers, lambda number: book.segment(part.chain, number))
 
     def selection(self, step: RestoreStep) -> Selection:
         """What comes back of a source."""

@@ -8,12 +8,12 @@ way to open it. What dumps also loads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from kryonix_backup.model import Blob, Entry, LogHeader, Problem
+from kryonix_backup.model import Blob, ChainId, Entry, LogHeader, Problem
 
 
 class Reader(Protocol):
@@ -53,8 +53,8 @@ class Dump(NamedTuple):
     """Filled while ``items`` is read: what could not be looked at, and why."""
     ordered: bool = True
     """Whether they come in order; entries (not contents) that do not are held until the end."""
-    remarks: Sequence[str] = ()
-    """Filled as ``problems`` is: what the operator should know, though nothing is missing."""
+    why: Sequence[str] = ()
+    """Filled as ``problems`` is: why it reads all, where only what has changed was asked for."""
 
 
 class Size(NamedTuple):
@@ -115,7 +115,9 @@ class Source(Protocol):
 
         ``log`` says of which log this is, and is the same in the ``meta`` of the opening segment
         of every chain of it. ``at`` is the place: everything committed before it is in the dump,
-        nothing after it. ``time`` is the moment, in ISO 8601, by the source's clock.
+        nothing after it. ``time`` is the moment, in ISO 8601, by the source's clock; no commit in
+        the dump is later. After a `fold`, ``folded`` says ``after``, the place of the rows that the
+        entries hold, and how many ``changes`` the entry `FOLDED` has.
         """
         ...
 
@@ -188,12 +190,56 @@ class Log(NamedTuple):
     The part of a chain that a restore replays, up to the first commit after ``until``.
 
     It begins with the segment that holds what came after ``after``, which is the place in the log
-    of the snapshot that it is replayed on, and ends with the first that is restorable at ``until``.
+    of the rows that it is replayed on, and ends with the first that is restorable at ``until``.
+    What an incremental backup has folded comes first, as one more segment.
     """
 
     after: int
     until: datetime
     segments: Iterable[tuple[LogHeader, Iterable[Blob]]]
+
+
+class Stretch(NamedTuple):
+    """
+    A part of a log that is folded: what was committed from ``after`` on and before ``end``.
+
+    ``log`` says of which log, and no commit in it is later than ``time``. The first segment may
+    hold what came before ``after``; it may also be the content of an earlier `FOLDED`.
+    """
+
+    log: str
+    after: int
+    end: int
+    time: datetime
+    segments: Iterable[tuple[LogHeader, Iterable[Blob]]]
+
+
+FOLDED = b"changes"
+"""The entry of an incremental backup that holds what the log since its other entries comes to."""
+
+
+def folded_segment(position: Mapping[str, Any]) -> LogHeader | None:
+    """What `FOLDED` holds, as the segment that it stands for; None where nothing was folded."""
+    folded = position.get("folded")
+    if folded is None:
+        return None
+    moment = datetime.fromisoformat(position["time"])
+    start, end, changes = folded["after"], position["at"], folded["changes"]
+    return LogHeader(ChainId(""), 0, start, end, None, moment, moment, 1, changes)
+
+
+@runtime_checkable
+class FoldingSource(Source, LogSource, Protocol):
+    """A source that is backed up from its log, without reading again what is in it."""
+
+    def fold(self, since: Iterator[Entry], stretch: Stretch) -> Dump:
+        """
+        The entries of before as they are, and `FOLDED`, whose content is replayed as a segment is.
+
+        What the log does not hold is read anew where that cannot contradict the rest. Raises
+        LogBroken, also while its items are read, where only a full backup can be made.
+        """
+        ...
 
 
 class Content(Protocol):

@@ -58,9 +58,10 @@ def test_the_report_of_a_first_backup() -> None:
     assert 5000 < plain["bytes_new"] < 6000
     assert source == {
         "url": "memory://files",
+        "kind": "full",
+        "why": "",
         "duration_s": 0.0,
         "problems": 0,
-        "remarks": [],
         **{name: plain[name] for name in SUMS},
     }
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kryonix_backup.backup.follow import LogReport
-from kryonix_backup.cli.backup import log_answer, problem_lines
+from kryonix_backup.cli.backup import backup_lines, log_answer, problem_lines
 from kryonix_backup.model import ChainId, SourceName
 from kryonix_backup.testing.clock import NOON
 from tests.cli.conftest import Terminal
@@ -58,6 +58,18 @@ def _log(**changed: object) -> LogReport:
     return replace(
         LogReport(SourceName("db"), ChainId("c"), 1, 2, 3000, 4096, NOON, 1.5, None, ()), **changed
     )  # type: ignore[arg-type]
+
+
+def test_it_is_told_why_an_incremental_backup_is_a_full_one(kryonix: Terminal) -> None:
+    kryonix.add()
+    report = kryonix("backup", "acme", "--kind", "incremental", "--json").json
+    source = report["sources"]["files"]
+    assert (source["kind"], source["why"]) == ("incremental", "")
+    assert not any("full" in line for line in backup_lines(report))
+
+    source |= {"kind": "full", "why": "the log has a \x1b gap"}
+    (told,) = [line for line in backup_lines(report) if "full" in line]
+    assert told == "    it is a full backup: the log has a \\x1b gap"
 
 
 def test_the_moment_that_a_log_leads_to_is_told() -> None:

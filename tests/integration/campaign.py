@@ -107,8 +107,8 @@ def lived_through(work: Path, rounds: int, seed: int) -> Rows:
         folder = work / str(version)
         folder.mkdir()
         _progress(f"PostgreSQL {version}: {rounds // len(VERSIONS)} moments")
-        looked_at, transactions = moments(folder, version, seed, 20.0, rounds // len(VERSIONS))
-        found[f"PostgreSQL {version}"] = {"moments": looked_at, "transactions": transactions}
+        looked = moments(folder, version, seed, 20.0, rounds // len(VERSIONS))
+        found[f"PostgreSQL {version}"] = looked._asdict()
     return found
 
 

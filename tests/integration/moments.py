@@ -14,10 +14,12 @@ import threading
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import psycopg
 
-from kryonix_backup.sdk.client import Client
+from kryonix_backup.model import BackupKind
+from kryonix_backup.sdk.client import Client, RestoreRequest
 from kryonix_backup.testing.postgres import PostgresServer, new_folder, start_postgres
 from tests.sources.postgres import rich
 from tests.sources.postgres.engine import restored, tenant_of
@@ -55,6 +57,7 @@ _TRANSACTIONS = (
     (1, "insert into loose select g, 'many' from generate_series(1, {other}) g"),
 )  # fmt: skip
 _LOADERS = 4
+_INCREMENTAL = 0.3  # of the times that the log is fetched
 _CALM = 10  # the first so many lock no whole table, which a backup would not bear
 _MOST_IDS = 3000
 _PROCESSES = 300.0  # seconds that a server may take to recover
@@ -119,6 +122,7 @@ class Moments:
         self._archive = self.server.folder / "archive"
         self._base = self._work / "base"
         self.database = "lived"
+        self.incrementals = self.folded = 0
         try:
             self._live(seed, seconds)
         except BaseException:
@@ -140,13 +144,23 @@ class Moments:
             self.begin = self._now()
             end = time.monotonic() + seconds
             while time.monotonic() < end:
-                self.client.back_up_logs()
+                self._keep()
             self.end = self._now()
         self.transactions = load.done
         with server.connect(self.database) as connection:
             connection.execute("select pg_switch_wal()")
         self.client.back_up_logs()
         self._await_archive()
+
+    def _keep(self) -> None:
+        """Fetch the log; now and then an incremental backup does, and folds it."""
+        if self._chance.random() < _INCREMENTAL:
+            report = self.client.backup(kind=BackupKind.INCREMENTAL)
+            why = report.to_plain()["sources"]["db"]["why"]
+            assert not why, why
+            self.incrementals += 1
+        else:
+            self.client.back_up_logs()
 
     def _now(self) -> datetime:
         with self.server.connect() as connection:
@@ -193,6 +207,8 @@ class Moments:
             truth = rich.digest(recovered, self.database)
         finally:
             recovered.remove()
+        plan = self.client.plan_restore(RestoreRequest(at=moment))
+        self.folded += self.client.snapshot(plan.snapshot).kind is BackupKind.INCREMENTAL
         restored(self.client, self.server.url("then"), at=moment, overwrite=True)
         ours = rich.digest(self.server, "then")
         return {
@@ -202,13 +218,22 @@ class Moments:
         }
 
 
-def moments(work: Path, major: int, seed: int, seconds: float, targets: int) -> tuple[int, int]:
-    """How many moments were looked at, and how many transactions ran; raises AssertionError."""
+class Looked(NamedTuple):
+    """How many moments were looked at, how many of them from an incremental backup, and of what."""
+
+    moments: int
+    folded: int
+    incrementals: int
+    transactions: int
+
+
+def moments(work: Path, major: int, seed: int, seconds: float, targets: int) -> Looked:
+    """Look at so many moments of a load that ran so long; raises AssertionError."""
     lived = Moments(major, work, seed, seconds)
     try:
         for _ in range(targets):
             moment = lived.some()
             assert not (found := lived.differences(moment)), (moment, found)
-        return targets, lived.transactions
+        return Looked(targets, lived.folded, lived.incrementals, lived.transactions)
     finally:
         lived.server.remove()

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.service
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_random_moments_of_a_mixed_load(version: int, tmp_path: Path) -> None:
-    looked_at, transactions = moments(tmp_path, version, version, 3.0, targets=2)
+    looked = moments(tmp_path, version, version, 3.0, targets=2)
 
-    assert looked_at == 2
-    assert transactions > 10
+    assert looked.moments == 2
+    assert looked.transactions > 10

@@ -41,6 +41,7 @@ def test_the_report_has_its_known_form(tenant: Tenant) -> None:
         "phases": [LOADED.to_plain(), CHECKED.to_plain()],
         "validation": {"status": "done", "problems": []},
         "bytes": 1000,
+        "estimate_s": 0.0,
         "duration_s": 2.0,
         "problems": [],
     }

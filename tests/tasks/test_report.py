@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from kryonix_backup.model import SourceName
+from kryonix_backup.sdk.client import SourceResult
 from tasks.report import (
     backup_line,
     backup_table,
@@ -10,6 +13,7 @@ from tasks.report import (
     restore_line,
     restore_table,
     restore_text,
+    source_line,
 )
 
 FIGURES: dict[str, Any] = {
@@ -48,6 +52,18 @@ def test_the_state_names_the_count_of_problems() -> None:
     assert "1 entries could not be saved" in backup_line(BACKUP)
     assert "entries" not in backup_line({**BACKUP, "problems": []})
     assert "101 problems" in restore_line(RESTORE)
+
+
+def test_the_state_of_a_source_says_why_it_is_a_full_backup() -> None:
+    position = {"log": "7/8", "at": 1, "time": "2026-11-23T12:00:00+00:00"}
+    result = SourceResult(
+        SourceName("db"), "postgresql://h/db", (), position, 1, 0, 2048, 2048, 0, 1024, 1, 1, 0.5,
+        (), why="the log has a gap",
+    )  # fmt: skip
+
+    told = "2.0 KiB read, 1.0 KiB stored; a full backup, because the log has a gap"
+    assert source_line(result) == told
+    assert source_line(replace(result, why="")) == "2.0 KiB read, 1.0 KiB stored"
 
 
 def test_a_files_name_cannot_break_out_of_the_text() -> None:

@@ -149,6 +149,13 @@ def large_objects_of(connection: Connection) -> list[tuple[int, dict[str, Any]]]
     ]
 
 
+def has_large_objects(connection: Connection) -> bool:
+    """Whether there is any."""
+    query = "select exists (select from pg_largeobject_metadata)"
+    row = connection.execute(query).fetchone()
+    return row is not None and bool(row[0])
+
+
 def roles_of(connection: Connection) -> list[dict[str, Any]]:
     """
     The roles that this database needs, with the password's hash where this user may see it.

@@ -15,6 +15,7 @@ from kryonix_backup.model import MIB, Entry, EntryKind, LogHeader, sort_key
 from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.postgres import paths
 from kryonix_backup.sources.postgres.address import SCHEMA, Address
+from kryonix_backup.sources.postgres.changes import folded_items, folded_position
 from kryonix_backup.sources.postgres.checking import check
 from kryonix_backup.sources.postgres.contents import (
     PAGE_BYTES,
@@ -27,6 +28,7 @@ from kryonix_backup.sources.postgres.contents import (
     tables_of,
 )
 from kryonix_backup.sources.postgres.exported import Exported, exported
+from kryonix_backup.sources.postgres.folding import Fold
 from kryonix_backup.sources.postgres.preparing import plan, prepare, prepared, release, renew_slot
 from kryonix_backup.sources.postgres.programs import programs_for
 from kryonix_backup.sources.postgres.reading import (
@@ -42,7 +44,7 @@ from kryonix_backup.sources.postgres.session import Connection, connected, encod
 from kryonix_backup.sources.postgres.stream import PostgresLog
 from kryonix_backup.sources.postgres.timescale import timescale_of
 from kryonix_backup.sources.process import Program
-from kryonix_backup.sources.source import Dump, Finding, Item, LogStream, Reader, Size
+from kryonix_backup.sources.source import Dump, Finding, Item, LogStream, Reader, Size, Stretch
 
 PART = "database"
 _RANGE_PAGES = 256 * MIB // PAGE_BYTES  # so much of a table is one entry, and is read again alone
@@ -118,13 +120,17 @@ class PostgresSource:
 
     def dump(self, part: str, since: Iterator[Entry] | None) -> Dump:
         """
-        The whole database; what has not changed since is found by its chunks.
+        The whole database; what has not changed is found by its chunks.
 
         Raises SourceMissing for a part it does not have.
         """
         if part != PART:
             raise SourceMissing(f"{self._address.shown} has no part {part!r}")
         return Dump(self._items(), [])
+
+    def fold(self, since: Iterator[Entry], stretch: Stretch) -> Dump:
+        """What was there before with what the log since comes to; raises LogBroken."""
+        return Dump(self._folded(since, stretch), [])
 
     def position(self) -> dict[str, Any]:
         """Where the last dump stands in the log; empty where no slot keeps the log."""
@@ -140,6 +146,12 @@ class PostgresSource:
                 dumping.check()
             finally:
                 dumping.end()
+
+    def _folded(self, since: Iterator[Entry], stretch: Stretch) -> Iterator[Item]:
+        fold = Fold(stretch)
+        with connected(self._address) as connection:
+            yield from folded_items(connection, since, fold)
+        self._position = folded_position(stretch, fold)
 
 
 def _position(snapshot: Exported) -> dict[str, Any]:

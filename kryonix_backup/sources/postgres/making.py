@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from kryonix_backup.model import Problem
+from kryonix_backup.sources.postgres import paths
 from kryonix_backup.sources.postgres.session import Connection
 
 _FLAGS = (
@@ -17,6 +19,23 @@ _FLAGS = (
     ("bypassrls", "bypassrls"),
 )  # fmt: skip
 _PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
+
+
+def described(small: Mapping[bytes, bytes]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """
+    The roles and the database itself, out of what a snapshot says of them.
+
+    An incremental one says anew what no log holds. Owner and rights stay those of the rows' time:
+    the statements in the log were made under them. Roles and views of either time may be needed.
+    """
+    roles, database = json.loads(small[paths.ROLES]), json.loads(small[paths.DATABASE])
+    if paths.NOW not in small:
+        return roles, database
+    now = json.loads(small[paths.NOW])
+    by_name = {role["name"]: role for role in [*roles, *now["roles"]]}
+    anew = {name: now["database"][name] for name in ("settings", "comment", "connection_limit")}
+    views = [*database["materialized"], *now["database"]["materialized"]]
+    return list(by_name.values()), {**database, **anew, "materialized": views}
 
 
 def make_roles(connection: Connection, roles: Sequence[Mapping[str, Any]]) -> list[Problem]:

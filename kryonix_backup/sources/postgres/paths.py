@@ -8,6 +8,8 @@ SCHEMA_DUMP = b"schema.dump"
 DATABASE = b"database.json"
 ROLES = b"roles.json"
 SEQUENCES = b"sequences.json"
+NOW = b"now.json"
+"""What of the database and its roles is of an incremental backup, not of the full one before."""
 DATA = b"data/"
 LARGE_OBJECTS = b"large-objects/"
 

@@ -29,6 +29,7 @@ _IS_THERE = """
 select from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = %s and c.relname = %s
 """
+_OID = _IS_THERE.replace("select", "select c.oid::int8", 1)
 _SESSION = "-c session_replication_role=replica -c synchronous_commit=off -c work_mem=64MB"
 
 
@@ -60,12 +61,15 @@ class Hooks(NamedTuple):
     before_ddl: Callable[[], None]
 
 
-def replay(changes: Log, address: Address, hooks: Hooks) -> Replayed:
+def replay(
+    changes: Log, address: Address, hooks: Hooks, left_out: frozenset[int] = frozenset()
+) -> Replayed:
     """
     Apply everything that was committed after the snapshot, up to the moment that is wanted.
 
     The first commit later than that moment ends it: times of commits are not in order, and this is
     PostgreSQL's own rule. The log is folded while the snapshot's rows are still on their way.
+    Rows of tables whose oids, in this database, are ``left_out`` are passed over.
     Raises ValidationFailed where the log does not fit the database, RestoreError where a change
     of the schema cannot be repeated, Damaged.
     """
@@ -73,23 +77,32 @@ def replay(changes: Log, address: Address, hooks: Hooks) -> Replayed:
         connected(address, options=_SESSION) as connection,
         Applier(connection, hooks.loaded) as applier,
     ):
-        return _Replay(changes, address, applier, hooks).run()
+        return _Replay(changes, address, applier, hooks, left_out).run()
 
 
 class _Replay:
     """One replay under way."""
 
-    def __init__(self, changes: Log, address: Address, applier: Applier, hooks: Hooks) -> None:
+    def __init__(
+        self,
+        changes: Log,
+        address: Address,
+        applier: Applier,
+        hooks: Hooks,
+        left_out: frozenset[int],
+    ) -> None:
         self._log = changes
         self._address = address
         self._applier = applier
         self._connection = applier.connection
         self._before_ddl = hooks.before_ddl
         self._most = _MOST_KEYS
+        self._left_out = left_out
         self._relations: dict[int, Relation] = {}
         self._tables: dict[int, Latest] = {}
         self._plain: dict[bytes, Callable[[bytes], None]] = {}
-        self._ours: dict[int, bool] = {}  # whether changes of the schema are told in it
+        # Tables whose rows are passed over: whether changes of the schema are told there.
+        self._ours: dict[int, bool] = {}
         self._until = pgoutput.micros_of(changes.until)
         self._begin: Begin | None = None
         self._wanted = False
@@ -255,6 +268,16 @@ class _Replay:
         self._relations[relation.oid] = relation
         if relation.schema == SCHEMA:
             self._ours[relation.oid] = relation.name == "told"
+        elif self._left_out:
+            self._leave_out(relation)
+
+    def _leave_out(self, relation: Relation) -> None:
+        """By the table that has this name by now: it may have got another one."""
+        self._applier.wait()
+        row = self._connection.execute(_OID, (relation.schema, relation.name)).fetchone()
+        self._ours.pop(relation.oid, None)
+        if row is not None and row[0] in self._left_out:
+            self._ours[relation.oid] = False
 
     def _on_truncate(self, message: bytes) -> None:
         if not self._wanted:

@@ -31,6 +31,7 @@ from kryonix_backup.sources.postgres.address import Address
 from kryonix_backup.sources.postgres.archive import Archive
 from kryonix_backup.sources.postgres.loading import Loaded, load_rows
 from kryonix_backup.sources.postgres.making import (
+    described,
     dress_database,
     give_rights,
     make_database,
@@ -42,7 +43,7 @@ from kryonix_backup.sources.postgres.replay import Hooks, Replayed, replay
 from kryonix_backup.sources.postgres.session import Connection, connected
 from kryonix_backup.sources.postgres.switch import Switch
 from kryonix_backup.sources.postgres.timescale import check_timescale, restoring
-from kryonix_backup.sources.source import Content, LoadReport
+from kryonix_backup.sources.source import FOLDED, Content, LoadReport
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,10 @@ _UNFILLED = """
 select n.nspname, c.relname, c.oid = any(%s::oid[])
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'm' and not c.relispopulated
+"""
+_TABLES = """
+select c.oid::int8, n.nspname, c.relname
+from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relkind = 'r'
 """
 
 
@@ -99,11 +104,11 @@ class PostgresTarget:
         """Make the new database and fill it; what an earlier try left is dropped first."""
         new = self._switch.new
         with self._refused(), self._switch.connected() as connection:
-            small, rows = _sorted(content)
+            small, rows, whole = _sorted(content)
             version = connection.info.server_version // 10_000
             self._switch.drop(connection, new)
-            problems = make_roles(connection, json.loads(small[paths.ROLES]))
-            database = json.loads(small[paths.DATABASE])
+            roles, database = described(small)
+            problems = make_roles(connection, roles)
             make_database(connection, new, database)
             problems += give_rights(connection, new, database)
             self._switch.mark(connection, "loading")
@@ -113,7 +118,8 @@ class PostgresTarget:
                 Archive(programs_for(version), [small[paths.SCHEMA_DUMP]]) as archive,
             ):
                 archive.make(address, "pre-data", 1)
-                loaded, replayed = self._fill(content, rows, archive, address)
+                left_out = frozenset() if whole else _left_out(address, rows)
+                loaded, replayed = self._fill(content, rows, archive, address, left_out)
             self._tell_of_objects(rows, replayed)
             with connected(address) as inside:
                 _set_sequences(inside, _sequences(replayed) or json.loads(small[paths.SEQUENCES]))
@@ -163,7 +169,12 @@ class PostgresTarget:
     # ------------------------------------------------------------------ their steps
 
     def _fill(
-        self, content: Content, rows: list[Entry], archive: Archive, address: Address
+        self,
+        content: Content,
+        rows: list[Entry],
+        archive: Archive,
+        address: Address,
+        left_out: frozenset[int],
     ) -> tuple[Loaded, Replayed | None]:
         """
         Load rows, replay the log, and build indexes and keys: after it, or before its first DDL.
@@ -184,7 +195,7 @@ class PostgresTarget:
             replayed = None
             if changes is not None:
                 with _short_turns():
-                    replayed = replay(changes, address, Hooks(loading.result, build))
+                    replayed = replay(changes, address, Hooks(loading.result, build), left_out)
             loaded = loading.result()
         build()
         return loaded, replayed
@@ -252,21 +263,36 @@ def _short_turns() -> Iterator[None]:
         sys.setswitchinterval(_USUAL_TURN_S)
 
 
-def _sorted(content: Content) -> tuple[dict[bytes, bytes], list[Entry]]:
-    """The small entries with their content, and what stands for rows and large objects."""
+def _sorted(content: Content) -> tuple[dict[bytes, bytes], list[Entry], bool]:
+    """
+    The small entries with their content, and what stands for rows and large objects.
+
+    With that, whether the rows of all tables are there.
+    """
     rows: list[Entry] = []
+    ranges: list[int] = []
 
     def is_small(entry: Entry) -> bool:
         if entry.path.startswith((paths.DATA, paths.LARGE_OBJECTS)):
             rows.append(entry)
             return False
-        return True
+        if entry.path == paths.SCHEMA_DUMP:
+            ranges.append(entry.meta["ranges"])
+        return entry.path != FOLDED  # it comes with the log
 
     small = {entry.path: _joined(pieces) for entry, pieces in content.items(is_small)}
     for name in (paths.SCHEMA_DUMP, paths.DATABASE, paths.ROLES, paths.SEQUENCES):
         if name not in small:
             raise ValidationFailed(f"the snapshot of the database lacks {name.decode()}")
-    return small, rows
+    return small, rows, sum(entry.path.startswith(paths.DATA) for entry in rows) == ranges[0]
+
+
+def _left_out(address: Address, rows: Iterable[Entry]) -> frozenset[int]:
+    """The tables of a database whose rows were not loaded."""
+    loaded = {paths.table_of(entry.path) for entry in rows if entry.path.startswith(paths.DATA)}
+    with connected(address) as connection:
+        there = connection.execute(_TABLES).fetchall()
+    return frozenset(oid for oid, schema, name in there if (schema, name) not in loaded)
 
 
 def _joined(pieces: Iterable[Blob]) -> bytes:

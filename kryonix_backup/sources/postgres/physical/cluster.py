@@ -106,14 +106,14 @@ class PhysicalSource:
         """
         if part != PART:
             raise SourceMissing(f"{self._address.shown} has no part {part!r}")
-        remarks: list[str] = []
-        return Dump(self._items(since, remarks), [], ordered=False, remarks=remarks)
+        why: list[str] = []
+        return Dump(self._items(since, why), [], ordered=False, why=why)
 
     def position(self) -> dict[str, Any]:
         """Where the last backup ends in the log; empty where no slot keeps the log."""
         return self._position
 
-    def _items(self, since: Iterator[Entry] | None, remarks: list[str]) -> Iterator[Item]:
+    def _items(self, since: Iterator[Entry] | None, why: list[str]) -> Iterator[Item]:
         with ExitStack() as stack:
             connection = stack.enter_context(connected(self._address.server))
             refuse_shared(connection, self._address)
@@ -121,7 +121,7 @@ class PhysicalSource:
             earlier = None if since is None else stack.enter_context(closing(Earlier(since)))
             begun, because = self._begun(stack, cluster, earlier)
             if because:
-                remarks.append(f"a full backup, as no incremental one was possible: {because}")
+                why.append(because)
             if begun.number and earlier is not None:
                 yield from (Item(entry) for entry in earlier.entries())
             yield from begun.items()

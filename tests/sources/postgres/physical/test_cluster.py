@@ -97,7 +97,7 @@ def test_incremental_backups_come_back_with_those_that_they_need(
     last = owned.backup("incremental")
     _load(owned, 30, 10)
 
-    assert not last.remarks
+    assert not last.why
     assert last.position == {}  # no slot keeps a log
     assert {path.split("/")[1] for path in _listed(owned)} == {
         "full", "incremental-000002", "incremental-000003",
@@ -145,8 +145,8 @@ def test_an_old_server_gives_full_backups_and_says_so(older: Owned) -> None:
     first = older.backup()
     again = older.backup("incremental")
 
-    assert not first.remarks
-    assert "PostgreSQL 15 makes none; version 17 is the first" in again.remarks[0]
+    assert not first.why
+    assert "PostgreSQL 15 makes none; version 17 is the first" in again.why
     assert again.bytes_new < first.bytes_new / 2  # what did not change is there already
 
 
@@ -164,7 +164,7 @@ def test_without_wal_summaries_a_full_backup_is_made_and_says_why(owned: Owned) 
         path.unlink()
     again = owned.backup("incremental")
 
-    assert "WAL summaries are required" in again.remarks[0]
+    assert "WAL summaries are required" in again.why
     assert not any("incremental" in path for path in _listed(owned))
     assert again.entries_unchanged == 0
 
@@ -176,7 +176,7 @@ def test_an_earlier_snapshot_that_lost_a_file_is_not_gone_on_from(owned: Owned) 
     first = next(dump.items)
 
     assert first.entry.path == b"full"
-    assert "lost a part" in dump.remarks[0]
+    assert "lost a part" in dump.why[0]
 
 
 def _entries(owned: Owned):  # type: ignore[no-untyped-def]
