@@ -222,11 +222,7 @@ class Client:
         until: Callable[[], bool],
         tell: Callable[[LogReport], None] = quiet_log,
     ) -> LogReport:
-        """
-        Keep a source's log, a segment at least so often; see `follow_log`.
-
-        It leaves no record for the catalog: who follows a log tries again and again.
-        """
+        """Keep a source's log as `follow_log` does; leaves no record, as it is tried for ever."""
         with self._named():
             repository, pace = self.repository, Pace(every, until)
             return logs.follow(repository, self.settings, source, self._clock, pace, tell)
