@@ -11,7 +11,7 @@ from kryonix_backup.model import Entry, EntryKind, sort_key
 from kryonix_backup.sources.postgres import paths
 from kryonix_backup.sources.postgres.contents import database_of, has_large_objects, roles_of
 from kryonix_backup.sources.postgres.folding import Fold
-from kryonix_backup.sources.postgres.reading import BytesReader
+from kryonix_backup.sources.postgres.reading import BytesReader, Pieces
 from kryonix_backup.sources.postgres.session import Connection
 from kryonix_backup.sources.source import FOLDED, Item, Reader, Stretch
 
@@ -47,26 +47,13 @@ def folded_position(stretch: Stretch, fold: Fold) -> dict[str, Any]:
     }
 
 
-class FoldReader:
+class FoldReader(Pieces):
     """What a stretch of the log comes to, as the content of an entry."""
 
     def __init__(self, entry: Entry, fold: Fold) -> None:
+        super().__init__(fold.pieces())
         self._entry = entry
         self._fold = fold
-        self._pieces = fold.pieces()
-        self._left = memoryview(b"")
-
-    def readinto(self, view: memoryview) -> int:
-        """The next bytes, as many as fit."""
-        while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._left = memoryview(piece)
-        count = min(len(view), len(self._left))
-        view[:count] = self._left[:count]
-        self._left = self._left[count:]
-        return count
 
     def close(self) -> Entry:
         """The entry, with how many changes are in it."""

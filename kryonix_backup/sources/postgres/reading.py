@@ -28,19 +28,32 @@ def environment() -> dict[str, str]:
     return {name: os.environ[name] for name in _INHERITED if name in os.environ}
 
 
-class BytesReader:
-    """The content of an entry that is at hand."""
+class Pieces:
+    """A stream of pieces as one of bytes; never more than a piece is held."""
 
-    def __init__(self, entry: Entry, body: bytes) -> None:
-        self._entry = entry
-        self._left = memoryview(body)
+    def __init__(self, pieces: Iterator[Blob]) -> None:
+        self._pieces = pieces
+        self._left = memoryview(b"")
 
     def readinto(self, view: memoryview) -> int:
-        """The next bytes, as many as fit."""
+        """The next bytes, as many as are at hand; 0 at the end."""
+        while not self._left:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._left = memoryview(piece)
         count = min(len(view), len(self._left))
         view[:count] = self._left[:count]
         self._left = self._left[count:]
         return count
+
+
+class BytesReader(Pieces):
+    """The content of an entry that is at hand."""
+
+    def __init__(self, entry: Entry, body: bytes) -> None:
+        super().__init__(iter([body]))
+        self._entry = entry
 
     def close(self) -> Entry:
         """The entry as it was."""
@@ -54,31 +67,26 @@ class PiecesReader:
         self, entry: Entry, pieces: Iterator[Blob], address: Address, *, count_rows: bool = False
     ) -> None:
         self._entry = entry
-        self._pieces = pieces
+        self._pieces = Pieces(self._counted(pieces) if count_rows else pieces)
         self._address = address
         self._count_rows = count_rows
         self._rows = 0
-        self._left = memoryview(b"")
 
     def readinto(self, view: memoryview) -> int:
         """The next bytes, as many as fit; raises what `told` makes of the server's errors."""
         try:
-            while not self._left:
-                piece = next(self._pieces, None)
-                if piece is None:
-                    return 0
-                self._rows += bytes(piece).count(b"\n") if self._count_rows else 0
-                self._left = memoryview(piece)
+            return self._pieces.readinto(view)
         except psycopg.Error as error:
             raise _of_reading(error, self._address) from error
-        count = min(len(view), len(self._left))
-        view[:count] = self._left[:count]
-        self._left = self._left[count:]
-        return count
 
     def close(self) -> Entry:
         """The entry, with the number of its rows where they were counted."""
         return _with_rows(self._entry, self._rows) if self._count_rows else self._entry
+
+    def _counted(self, pieces: Iterator[Blob]) -> Iterator[Blob]:
+        for piece in pieces:
+            self._rows += bytes(piece).count(b"\n")
+            yield piece
 
 
 class ProgramReader:

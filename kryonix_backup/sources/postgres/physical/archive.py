@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from kryonix_backup.errors import SourceError
 from kryonix_backup.model import EntryKind
+from kryonix_backup.sources.postgres.reading import Pieces
 
 _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(_BLOCK)
@@ -25,26 +26,6 @@ class Member(NamedTuple):
     kind: EntryKind
     size: int
     mode: int
-
-
-class Pieces:
-    """A stream of pieces as one of bytes; never more than a piece is held."""
-
-    def __init__(self, pieces: Iterator[memoryview]) -> None:
-        self._pieces = pieces
-        self._left = memoryview(b"")
-
-    def readinto(self, view: memoryview) -> int:
-        """The next bytes, as many as are at hand; 0 at the end."""
-        while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._left = piece
-        count = min(len(view), len(self._left))
-        view[:count] = self._left[:count]
-        self._left = self._left[count:]
-        return count
 
 
 class Archive:

@@ -10,7 +10,7 @@ from kryonix_backup.errors import ConfigError, SourceMissing
 from kryonix_backup.model import Entry, EntryKind, LogHeader
 from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.postgres.physical.address import ClusterAddress
-from kryonix_backup.sources.postgres.physical.archive import Archive, Member, Pieces
+from kryonix_backup.sources.postgres.physical.archive import Archive, Member
 from kryonix_backup.sources.postgres.physical.basebackup import BaseBackup
 from kryonix_backup.sources.postgres.physical.checking import check
 from kryonix_backup.sources.postgres.physical.earlier import Earlier
@@ -25,6 +25,7 @@ from kryonix_backup.sources.postgres.physical.slot import (
     release,
     slot_of,
 )
+from kryonix_backup.sources.postgres.reading import Pieces
 from kryonix_backup.sources.postgres.session import Connection, connected
 from kryonix_backup.sources.source import Dump, Finding, Item, LogStream, Size
 
