@@ -40,7 +40,7 @@ from tasks.logs import log_row
 from tasks.policy import HOUR_S
 from tasks.run import note_facts
 
-LOOK_EVERY_S = 5.0
+LOOK_EVERY_S = 10.0
 LIFETIME_S = HOUR_S
 _FRESH_S = 60.0  # a claim that was not renewed for so long is that of a run that is gone
 _PAGE = 200
@@ -81,10 +81,9 @@ def claim(pool: Tier, clock: Clock) -> Claim | None:
         return Claim(run, made.id)
 
 
-def is_succeeded(pool: Tier, ours: Claim) -> bool:
+def is_succeeded(client: SyncPrefectClient, pool: Tier, ours: Claim) -> bool:
     """Whether another run has claimed the pool since."""
-    with get_client(sync_client=True) as client:
-        newest = _newest(client, pool)
+    newest = _newest(client, pool)
     return newest is not None and newest.id != ours.artifact
 
 
@@ -125,9 +124,9 @@ class PoolTenants:
         self._pool = pool
         self._known: dict[TenantId, LoggedTenant] = {}
 
-    def look(self) -> Mapping[TenantId, LoggedTenant]:
+    def look(self, client: SyncPrefectClient) -> Mapping[TenantId, LoggedTenant]:
         """Load what is new or was changed; one whose settings cannot be used stays as it was."""
-        there = {TenantId(str(each.name)): str(each.updated) for each in self._blocks()}
+        there = {TenantId(str(each.name)): str(each.updated) for each in self._blocks(client)}
         self._known = {name: self._known[name] for name in self._known.keys() & there.keys()}
         for name, version in there.items():
             if name not in self._known or self._known[name].version != version:
@@ -143,17 +142,16 @@ class PoolTenants:
             return
         self._known[name] = LoggedTenant(sources, lambda: Client(settings, root), version)
 
-    def _blocks(self) -> list[BlockDocument]:
+    def _blocks(self, client: SyncPrefectClient) -> list[BlockDocument]:
         found: list[BlockDocument] = []
-        with get_client(sync_client=True) as client:
-            while len(found) % _PAGE == 0:
-                page = client.read_block_documents_by_type(
-                    TenantBlock.get_block_type_slug(),
-                    offset=len(found), limit=_PAGE, include_secrets=False,
-                )  # fmt: skip
-                found += page
-                if not page:
-                    break
+        while len(found) % _PAGE == 0:
+            page = client.read_block_documents_by_type(
+                TenantBlock.get_block_type_slug(),
+                offset=len(found), limit=_PAGE, include_secrets=False,
+            )  # fmt: skip
+            found += page
+            if not page:
+                break
         return [each for each in found if each.data.get("tier") == self._pool.value]
 
 
@@ -166,12 +164,11 @@ class Board:
         self._told: dict[tuple[TenantId, SourceName], Standing] = {}
         self._asked: set[str] = set()
 
-    def show(self, states: Sequence[LogState]) -> None:
+    def show(self, client: SyncPrefectClient, states: Sequence[LogState]) -> None:
         """Renew the claim, and tell what has changed."""
         self._tell_changes(states)
         rows = [{"Tenant": state.tenant, **self._row(state)} for state in states]
-        with get_client(sync_client=True) as client:
-            client.update_artifact(self._claim.artifact, ArtifactUpdate(data=json.dumps(rows)))
+        client.update_artifact(self._claim.artifact, ArtifactUpdate(data=json.dumps(rows)))
         for state in states:
             if state.report is not None and state.report.needs_full:
                 self._ask_for_full(state)
@@ -256,10 +253,11 @@ def _look(
 ) -> bool:
     """Whether it is over; a server that is away changes nothing."""
     try:
-        if is_succeeded(pool, ours):
-            return True
-        followers.keep(tenants.look())
-        board.show(followers.states())
+        with get_client(sync_client=True) as client:
+            if is_succeeded(client, pool, ours):
+                return True
+            followers.keep(tenants.look(client))
+            board.show(client, followers.states())
     except _UNREACHABLE as error:
         get_run_logger().warning("Prefect's server is not reached, the logs are kept: %s", error)
     return False

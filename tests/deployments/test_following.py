@@ -27,6 +27,13 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
+def is_followed(postgres: PostgresServer) -> bool:
+    with postgres.connect() as connection:
+        return bool(
+            connection.execute("select 1 from pg_replication_slots where active").fetchall()
+        )
+
+
 def claim(up: dict[str, Any]) -> dict[str, Any]:
     """The newest claim to the pool, with its rows."""
     asked = {"artifacts": {"key": {"any_": ["follow-professional"]}}, "sort": "CREATED_DESC"}
@@ -74,3 +81,8 @@ def test_a_killed_run_has_a_successor_at_once(
     assert second["flow_run_id"] != first["flow_run_id"]
     ended = kryonix.run("flow", "follow", "umbra", "--watch")
     assert "followed by another run" in ended["message"]
+
+    run = f"flow_runs/{second['flow_run_id']}"
+    ask(up, f"{run}/set_state", {"state": {"type": "CANCELLING"}})
+    while is_followed(postgres):
+        time.sleep(0.1)

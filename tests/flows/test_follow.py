@@ -87,7 +87,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Following]]:
     monkeypatch.setattr(follow, "LogFollowers", lambda every_s: following.LogFollowers(0.2))
     begun: list[Following] = []
     yield begun
-    monkeypatch.setattr(follow, "is_succeeded", lambda pool, ours: True)
+    monkeypatch.setattr(follow, "is_succeeded", lambda *_: True)
     for run in begun:
         run.ended()
 
@@ -155,7 +155,7 @@ def test_a_run_follows_until_a_successor_does(
         third = Following(runs)
         assert "handed over" in second.ended()
         wait_until(lambda: is_followed(client.tenant, before.id))
-        monkeypatch.setattr(follow, "is_succeeded", lambda pool, ours: True)
+        monkeypatch.setattr(follow, "is_succeeded", lambda *_: True)
         third.ended()
 
     book = client.repository.log(client.log_sources()[0])
@@ -190,7 +190,7 @@ def test_a_server_that_is_away_changes_nothing(
 ) -> None:
     answers = iter([RuntimeError("failed to reach API"), False, True])
 
-    def is_succeeded(pool: Tier, ours: follow.Claim) -> bool:
+    def is_succeeded(*_: object) -> bool:
         answer = next(answers)
         if isinstance(answer, RuntimeError):
             raise answer
