@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import atexit
 import os
-import re
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
-from xdist.scheduler import LoadScopeScheduling
 
 # Two cores shared by servers and tests: how long one example takes says nothing.
 settings.register_profile("kryonix", deadline=None, print_blob=True)
@@ -56,37 +53,6 @@ os.environ.update(
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     DO_NOT_TRACK="1",
 )
-
-
-# One worker has all tests that need Prefect, whose start takes both cores; they begin first, since
-# they take longest.
-_PREFECT = ("tests/deployments/", "tests/flows/")
-_LONG = ("tests/integration/", "tests/sources/postgres/")
-_VERSION = re.compile(r"\[[^\]]*\b(pg\d+)\b")
-
-
-class _ByServer(LoadScopeScheduling):  # type: ignore[misc]
-    """Shares the tests among workers: by file and by version of PostgreSQL; see `script/test`."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        path, _, test = nodeid.partition("::")
-        if path.startswith(_PREFECT):
-            return "prefect"
-        version = _VERSION.search(test)
-        return f"{path} {version[1]}" if version else path
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    return _ByServer(config, log)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    starts = (*_PREFECT, *_LONG)
-    items.sort(
-        key=lambda item: next(
-            (at for at, start in enumerate(starts) if item.nodeid.startswith(start)), len(starts)
-        )
-    )
 
 
 @pytest.fixture(autouse=True)
