@@ -68,7 +68,8 @@ def connected(address: Address, **more: str) -> Iterator[Connection]:
         connection = psycopg.connect(conninfo(address, **more), autocommit=True)
     try:
         with translated(address):
-            connection.execute(f"set client_encoding to {encoding_of(connection)}".encode())
+            if more.get("replication") != "true":  # such a one runs no SQL, and sends no text
+                connection.execute(f"set client_encoding to {encoding_of(connection)}".encode())
             yield connection
     finally:
         connection.close()

@@ -19,6 +19,7 @@ from tests.services.postgres import new_database
 
 pytestmark = pytest.mark.service
 
+_OPTIONS = "-c session_replication_role=replica -c search_path=public"
 KEYED = Relation(1, "public", "Keyed one", "d", ("id", "a b", "long"), (0,))
 LOOSE = Relation(2, "public", "loose", "f", ("x", "y"), ())
 NOTHING = Relation(3, "public", "nothing", "f", (), ())
@@ -51,7 +52,7 @@ def _apply(database: Database, *changes: Latest) -> None:
 def database(postgres: PostgresServer) -> Iterator[Database]:
     """With its tables empty."""
     address = Address.parse(postgres.url(new_database(postgres)))
-    with connected(address, options="-c session_replication_role=replica") as connection:
+    with connected(address, options=_OPTIONS) as connection:
         yield Database(connection)
 
 

@@ -13,7 +13,7 @@ from kryonix_backup.errors import TimeUnreachable
 from kryonix_backup.model import ChainId, LogHeader
 from kryonix_backup.sdk.client import Client
 from kryonix_backup.sources.postgres.address import Address
-from kryonix_backup.sources.postgres.replay import replay
+from kryonix_backup.sources.postgres.replay import Hooks, replay
 from kryonix_backup.sources.source import Log
 from kryonix_backup.testing.postgres import PostgresServer
 from tests.services.postgres import new_database
@@ -411,6 +411,7 @@ def test_the_first_commit_that_is_later_ends_it_whatever_comes_after(
             connection.execute("create table ticks (a text primary key)")
             until = datetime(2000, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
             changes = Log(0, until, [(header, [body])])
-            replay(changes, Address.parse(postgres.url(database)), lambda: None)
+            hooks = Hooks(lambda: None, lambda: None)
+            replay(changes, Address.parse(postgres.url(database)), hooks)
             row = connection.execute("select coalesce(string_agg(a, '' order by a), '') from ticks")
             assert row.fetchone() == (expected,)
