@@ -176,7 +176,7 @@ class Story:
             )
         self.steps.append(
             Step(
-                "restore database (CLI)",
+                "restore db (CLI)",
                 duration_s,
                 restored=sum(phase["bytes"] for phase in answer["phases"]),
                 compared=f"{found.orders} equal",

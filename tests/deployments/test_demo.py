@@ -58,7 +58,7 @@ def _assert_restored(report: dict[str, Any]) -> None:
     assert 0 < first["stored"] < first["new"] <= first["size"]
     assert 0 < second["stored"] < first["stored"] / 4
     assert sum("equal" in step["compared"] for step in steps.values()) == 3
-    assert int(steps["restore database (CLI)"]["compared"].split()[0]) > 40_000
+    assert int(steps["restore db (CLI)"]["compared"].split()[0]) > 40_000
 
 
 @pytest.fixture
