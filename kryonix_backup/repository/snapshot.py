@@ -46,7 +46,7 @@ class SourceResult:
     chunks_new: int
     duration_s: float
     problems: tuple[Problem, ...]
-    why: str = ""  # earlier versions did not say it
+    why: str = ""
 
     def shown(self, part: PartResult, path: bytes) -> str:
         """The path for people of an entry: source, part where there are several, path."""
@@ -64,6 +64,8 @@ class SourceResult:
         ]  # fmt: skip
         plain["problems"] = [problem._asdict() for problem in self.problems]
         plain["position"] = dict(self.position)
+        if not self.why:
+            del plain["why"]  # earlier versions read what they know
         return plain
 
     @classmethod
