@@ -17,6 +17,7 @@ import pytest
 
 from deployments.demo_regions import NAMES, directories
 from deployments.demo_table import Step
+from deployments.process import start_time
 
 KRYONIX = Path(sys.executable).with_name("kryonix")
 
@@ -94,8 +95,9 @@ def test_a_kept_demo_runs_on_until_it_is_told_to_end(scratch: Path) -> None:
     finally:
         assert kryonix("down") == 0
         (running,) = scratch.glob("kryonix-pg*/data/postmaster.pid")
-        os.kill(int(running.read_text().split()[0]), signal.SIGINT)
-        while running.exists():
+        server = int(running.read_text().split()[0])
+        os.kill(server, signal.SIGINT)
+        while start_time(server) is not None:
             time.sleep(0.05)
     assert not _processes_of(scratch)
 
