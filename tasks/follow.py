@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import NamedTuple
 from uuid import UUID
 
 import httpx
@@ -49,16 +48,9 @@ _PAGE = 200
 _UNREACHABLE = (httpx.HTTPError, PrefectException, RuntimeError)
 
 
-class Claim(NamedTuple):
-    """Which run follows a pool's logs, as its artifact says."""
-
-    run: UUID
-    artifact: UUID
-
-
-def claim(pool: Tier, clock: Clock) -> Claim | None:
+def claim(pool: Tier, clock: Clock) -> UUID | None:
     """
-    Make this run the one that follows the pool's logs.
+    Make this run the one that follows the pool's logs; the artifact that says so.
 
     None where another run follows them, of this version and not yet at the end of its time.
     """
@@ -67,7 +59,6 @@ def claim(pool: Tier, clock: Clock) -> Claim | None:
         if newest is not None and _goes_on(client, newest, clock):
             get_run_logger().info("the logs of %s are followed by run %s", pool, newest.flow_run_id)
             return None
-        run = UUID(str(runtime.flow_run.id))
         made = client.create_artifact(
             ArtifactCreate(
                 type="table",
@@ -75,16 +66,16 @@ def claim(pool: Tier, clock: Clock) -> Claim | None:
                 description=f"Transaction logs of {pool}",
                 data="[]",
                 metadata_={"version": __version__},
-                flow_run_id=run,
+                flow_run_id=UUID(str(runtime.flow_run.id)),
             )
         )
-        return Claim(run, made.id)
+        return made.id
 
 
-def is_succeeded(client: SyncPrefectClient, pool: Tier, ours: Claim) -> bool:
+def is_succeeded(client: SyncPrefectClient, pool: Tier, ours: UUID) -> bool:
     """Whether another run has claimed the pool since."""
     newest = _newest(client, pool)
-    return newest is not None and newest.id != ours.artifact
+    return newest is not None and newest.id != ours
 
 
 def _newest(client: SyncPrefectClient, pool: Tier) -> Artifact | None:
@@ -123,6 +114,7 @@ class PoolTenants:
     def __init__(self, pool: Tier) -> None:
         self._pool = pool
         self._known: dict[TenantId, LoggedTenant] = {}
+        self._refused: dict[TenantId, str] = {}
 
     def look(self, client: SyncPrefectClient) -> Mapping[TenantId, LoggedTenant]:
         """Load what is new or was changed; one whose settings cannot be used stays as it was."""
@@ -138,8 +130,11 @@ class PoolTenants:
             settings, root = load_tenant(name)
             sources = tuple(log_sources(settings))
         except KryonixError as error:
-            get_run_logger().error("tenant %s cannot be followed: %s", name, error.message)
+            if self._refused.get(name) != error.message:  # it is looked at every few seconds
+                get_run_logger().error("tenant %s cannot be followed: %s", name, error.message)
+            self._refused[name] = error.message
             return
+        self._refused.pop(name, None)
         self._known[name] = LoggedTenant(sources, lambda: Client(settings, root), version)
 
     def _blocks(self, client: SyncPrefectClient) -> list[BlockDocument]:
@@ -158,7 +153,7 @@ class PoolTenants:
 class Board:
     """Tells how a pool's logs stand: in the table of its claim, by events, and in the run's log."""
 
-    def __init__(self, claimed: Claim, clock: Clock) -> None:
+    def __init__(self, claimed: UUID, clock: Clock) -> None:
         self._claim = claimed
         self._clock = clock
         self._told: dict[tuple[TenantId, SourceName], Standing] = {}
@@ -168,7 +163,7 @@ class Board:
         """Renew the claim, and tell what has changed."""
         self._tell_changes(states)
         rows = [{"Tenant": state.tenant, **self._row(state)} for state in states]
-        client.update_artifact(self._claim.artifact, ArtifactUpdate(data=json.dumps(rows)))
+        client.update_artifact(self._claim, ArtifactUpdate(data=json.dumps(rows)))
         for state in states:
             if state.report is not None and state.report.needs_full:
                 self._ask_for_full(state)
@@ -249,7 +244,7 @@ def follow_pool(pool: Tier, every_s: float) -> str:
 
 
 def _look(
-    pool: Tier, ours: Claim, tenants: PoolTenants, board: Board, followers: LogFollowers
+    pool: Tier, ours: UUID, tenants: PoolTenants, board: Board, followers: LogFollowers
 ) -> bool:
     """Whether it is over; a server that is away changes nothing."""
     try:
