@@ -22,10 +22,12 @@ _AVERAGE_ENTRIES = 256  # a power of two; about 25 KiB of a file tree's entries
 _MOST_ENTRIES = 4096
 _MOST_BYTES = 1 << 20
 _MOST_LEVELS = 12
+_MOST_SIZE = (1 << 64) - 1  # what msgpack can say; three sparse files of 8 EiB are more
 
 
 class Branch(NamedTuple):
-    """One child of a node: its first path, its chunk, and how much is below it."""
+    """One child of a node: its first path, its chunk, and how much is below it (no more is said
+    than ``_MOST_SIZE`` bytes)."""
 
     first: bytes
     chunk: ChunkId
@@ -116,7 +118,7 @@ class TreeWriter:
             at.first = first
         at.rows.append(row)
         at.entries += entries
-        at.bytes += size
+        at.bytes = min(at.bytes + size, _MOST_SIZE)
         at.size += len(row)
         ends = crc32(first, self._seed + level) % _AVERAGE_ENTRIES == 0
         if ends or len(at.rows) >= _MOST_ENTRIES or at.size >= _MOST_BYTES:
@@ -170,12 +172,13 @@ class TreeReader:
         return [_entry(row, chunk) for row in _rows(self._read(chunk), chunk)]
 
     def totals(self) -> tuple[int, int]:
-        """How many entries there are, and the sum of their sizes in bytes."""
+        """How many entries there are, and the sum of their sizes in bytes (2^64 - 1 at most)."""
         if self._root.levels == 0:
             entries = self.leaf(self._root.chunk)
-            return len(entries), sum(entry.size for entry in entries)
+            return len(entries), min(sum(entry.size for entry in entries), _MOST_SIZE)
         top = [_branch(row) for row in _rows(self._read(self._root.chunk), self._root.chunk)]
-        return sum(branch.entries for branch in top), sum(branch.bytes for branch in top)
+        size = min(sum(branch.bytes for branch in top), _MOST_SIZE)
+        return sum(branch.entries for branch in top), size
 
     def _leaves(self, chunk: ChunkId, levels: int, key: bytes) -> Iterator[ChunkId]:
         if levels == 0:

@@ -18,6 +18,7 @@ from kryonix_backup.repository.tree import Root, TreeReader, TreeWriter
 from kryonix_backup.settings import Secret
 
 SEED = 1991971742
+MOST_SIZE = (1 << 64) - 1
 
 names = binary(min_size=1, max_size=4).filter(lambda name: b"/" not in name and b"\0" not in name)
 paths = lists(names, max_size=4).map(b"/".join)
@@ -77,7 +78,7 @@ def test_entries_come_back_as_they_were(entries: list[Entry], seed: int) -> None
     tree = TreeReader(_write(shelf, entries, seed), shelf.read)
 
     assert list(tree.entries()) == entries
-    assert tree.totals() == (len(entries), sum(entry.size for entry in entries))
+    assert tree.totals() == (len(entries), min(sum(entry.size for entry in entries), MOST_SIZE))
     assert [entry for leaf in tree.leaves() for entry in tree.leaf(leaf)] == entries
     assert set(tree.leaves()) <= set(tree.chunks()) == set(shelf.chunks)
 
@@ -106,6 +107,17 @@ def test_reading_from_a_path_on_gives_what_is_at_it_and_after_it(
 @given(entries=sorted_entries)
 def test_the_same_entries_have_the_same_root(entries: list[Entry]) -> None:
     assert _write(Shelf(), entries) == _write(Shelf(), entries)
+
+
+def test_sparse_files_of_more_than_a_number_can_say_are_kept_all_the_same() -> None:
+    entries, shelf = _files(3000, lambda number: (1 << 63) - 1), Shelf()
+
+    root = _write(shelf, entries)
+    tree = TreeReader(root, shelf.read)
+
+    assert root.levels > 0
+    assert list(tree.entries()) == entries
+    assert tree.totals() == (3000, MOST_SIZE)
 
 
 def test_a_large_directory_is_a_tree_of_levels_read_by_stream() -> None:
