@@ -98,6 +98,39 @@ class FilesystemStore:
 
     def put(self, name: str, body: Blob) -> None:
         """Write a new object; raises ObjectExists, and ObjectMissing without the directory."""
+        with self._written(name, body) as (scratch, temporary, target, leaf):
+            try:
+                self._link(scratch, temporary, target, leaf, name)
+            finally:
+                os.unlink(temporary, dir_fd=scratch)
+
+    def replace(self, name: str, body: Blob) -> None:
+        """Write an object whether it is there or not; raises ObjectMissing as `put` does."""
+        with self._written(name, body) as (scratch, temporary, target, leaf):
+            try:
+                os.rename(temporary, leaf, src_dir_fd=scratch, dst_dir_fd=target)
+            except OSError:
+                os.unlink(temporary, dir_fd=scratch)
+                raise
+
+    def delete(self, name: str) -> None:
+        """Remove an object for good; one that is not there is no failure."""
+        *parents, leaf = check_object_name(name).split("/")
+        with suppress(ObjectMissing), self._translated(f"object {name}"):
+            opened = [self._open_root()]
+            try:
+                for part in parents:
+                    flags = _DIRECTORY_FLAGS | os.O_NOFOLLOW
+                    opened.append(os.open(part, flags, dir_fd=opened[-1]))
+                os.unlink(leaf, dir_fd=opened[-1])
+                os.fsync(opened[-1])
+            finally:
+                for descriptor in opened:
+                    os.close(descriptor)
+
+    @contextmanager
+    def _written(self, name: str, body: Blob) -> Iterator[tuple[int, str, int, str]]:
+        """The body in a file of ``tmp/``, and the directory and the name that it is for."""
         *parents, leaf = check_object_name(name).split("/")
         with self._translated(f"object {name}"):
             root = self._open_root()
@@ -105,11 +138,7 @@ class FilesystemStore:
             try:
                 opened.append(scratch := self._scratch(root))
                 opened.append(target := self._directory(root, parents))
-                temporary = _write(scratch, body)
-                try:
-                    self._link(scratch, temporary, target, leaf, name)
-                finally:
-                    os.unlink(temporary, dir_fd=scratch)
+                yield scratch, _write(scratch, body), target, leaf
                 os.fsync(target)
             finally:
                 for descriptor in opened:

@@ -31,6 +31,17 @@ class MemoryStore:
                 raise ObjectExists(f"{self.address}: object {name} exists already")
             self.objects[name] = copy
 
+    def replace(self, name: str, body: Blob) -> None:
+        """Write an object whether it is there or not."""
+        copy = bytes(body)
+        with self._lock:
+            self.objects[check_object_name(name)] = copy
+
+    def delete(self, name: str) -> None:
+        """Remove an object for good; one that is not there is no failure."""
+        with self._lock:
+            self.objects.pop(check_object_name(name), None)
+
     def get(self, name: str) -> bytes:
         """A whole object; raises ObjectMissing."""
         try:

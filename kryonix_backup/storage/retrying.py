@@ -80,6 +80,14 @@ class RetryingStore:
             else:
                 return
 
+    def replace(self, name: str, body: Blob) -> None:
+        """Write an object whether it is there or not."""
+        self._persist(lambda: self._inner.replace(name, body))
+
+    def delete(self, name: str) -> None:
+        """Remove an object for good; one that is not there is no failure."""
+        self._persist(lambda: self._inner.delete(name))
+
     def get(self, name: str) -> bytes:
         """A whole object; raises ObjectMissing."""
         return self._persist(lambda: self._inner.get(name))

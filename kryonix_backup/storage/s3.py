@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from kryonix_backup.errors import (
     ObjectExists,
@@ -85,6 +85,21 @@ class S3Store:
         else:
             self._put(key, body, f"object {name}")
 
+    def replace(self, name: str, body: Blob) -> None:
+        """Write an object whether it is there or not."""
+        self._put(self._key(name), body, f"object {name}", overwrite=True)
+
+    def delete(self, name: str) -> None:
+        """
+        Remove an object for good; one that is not there is no failure.
+
+        A bucket that keeps versions keeps this one too, and object lock refuses.
+        """
+        import obstore
+
+        with suppress(ObjectMissing), self._translated(f"object {name}"):
+            obstore.delete(self._bytes, self._key(name))
+
     def get(self, name: str) -> bytes:
         """A whole object; raises ObjectMissing."""
         import obstore
@@ -147,11 +162,12 @@ class S3Store:
     def _key(self, name: str) -> str:
         return self._root + check_object_name(name)
 
-    def _put(self, key: str, body: Blob, what: str) -> None:
+    def _put(self, key: str, body: Blob, what: str, *, overwrite: bool = False) -> None:
         import obstore
 
+        mode: Literal["create", "overwrite"] = "overwrite" if overwrite else "create"
         with self._translated(what):
-            obstore.put(self._bytes, key, body, mode="create", use_multipart=False)
+            obstore.put(self._bytes, key, body, mode=mode, use_multipart=False)
 
     def _look_at_bucket(self) -> None:
         """Ask for a page of the bucket's listing; raises ObjectMissing where there is no bucket."""

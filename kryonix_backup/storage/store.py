@@ -1,8 +1,8 @@
 """
 The port through which a repository sees a bucket or a directory.
 
-An *object* is a name and bytes. Names are relative paths of ``a-z0-9._-`` and ``/``; they are
-written once and never changed.
+An *object* is a name and bytes. Names are relative paths of ``a-z0-9._-`` and ``/``. Objects are
+written once; only the care of keys removes them, or seals their content anew.
 """
 
 from __future__ import annotations
@@ -55,6 +55,17 @@ class ObjectStore(Protocol):
 
     def put(self, name: str, body: Blob) -> None:
         """Write a new object; raises ObjectExists, and then changes nothing."""
+        ...
+
+    def replace(self, name: str, body: Blob) -> None:
+        """
+        Write an object whether it is there or not: a reader sees the whole of the old one or of
+        the new one. The body has to be below `WHOLE_BYTES`.
+        """
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove an object for good; one that is not there is no failure."""
         ...
 
     def get(self, name: str) -> bytes:

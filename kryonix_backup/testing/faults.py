@@ -47,6 +47,7 @@ class CutOff:
     error: KryonixError
 
 
+_METHODS = {"create", "put", "replace", "delete", "get", "get_range", "size", "list"}
 Fault = KryonixError | AnswerLost | Truncated | Changed | CutOff | None
 
 
@@ -54,8 +55,8 @@ class FaultyStore:
     """An `ObjectStore` that passes calls on to ``inner`` but for its scripted faults."""
 
     def __init__(self, inner: ObjectStore, **scripts: Iterable[Fault]) -> None:
-        """Scripts are named for methods: ``put``, ``get``, ``get_range``, ``size``, ``list``."""
-        unknown = set(scripts) - {"create", "put", "get", "get_range", "size", "list"}
+        """Scripts are named for methods: ``put``, ``get``, ``get_range`` and so on."""
+        unknown = set(scripts) - _METHODS
         if unknown:
             raise TypeError(f"a store has no method {sorted(unknown)[0]}")
         self.calls: list[tuple[str, str]] = []
@@ -82,6 +83,16 @@ class FaultyStore:
         """Pass on, or fail before or after the object is written."""
         with _Call(self._next("put", name)):
             self._inner.put(name, body)
+
+    def replace(self, name: str, body: Blob) -> None:
+        """Pass on, or fail before or after the object is written."""
+        with _Call(self._next("replace", name)):
+            self._inner.replace(name, body)
+
+    def delete(self, name: str) -> None:
+        """Pass on, or fail before or after the object is gone."""
+        with _Call(self._next("delete", name)):
+            self._inner.delete(name)
 
     def get(self, name: str) -> bytes:
         """Pass on, fail, or return less or something else."""

@@ -82,6 +82,30 @@ class StoreContract:
                 store.put("a", body)
         assert store.get("a") == b"first"
 
+    def test_replacing_is_all_or_nothing(self, store: ObjectStore) -> None:
+        store.replace("snapshots/a", b"first")
+        store.replace("snapshots/a", b"the second, longer")
+        store.replace("snapshots/b", b"")
+
+        assert store.get("snapshots/a") == b"the second, longer"
+        assert names(store) == ["snapshots/a", "snapshots/b"]
+        with pytest.raises(ObjectExists):
+            store.put("snapshots/a", b"third")
+
+    def test_what_was_removed_is_gone_and_its_name_is_free(self, store: ObjectStore) -> None:
+        store.put("packs/aa/one", BODY)
+        store.put("packs/aa/two", BODY)
+
+        for _ in range(2):
+            store.delete("packs/aa/one")
+        store.delete("nothing/there")
+
+        assert names(store) == ["packs/aa/two"]
+        with pytest.raises(ObjectMissing):
+            store.get("packs/aa/one")
+        store.put("packs/aa/one", b"again")
+        assert store.get("packs/aa/one") == b"again"
+
     def test_of_twelve_racing_writers_one_wins(self, store: ObjectStore) -> None:
         barrier = threading.Barrier(12)
 
@@ -162,6 +186,8 @@ class StoreContract:
     def test_a_name_that_no_object_has_is_refused(self, store: ObjectStore, name: str) -> None:
         for ask in (
             lambda: store.put(name, b"x"),
+            lambda: store.replace(name, b"x"),
+            lambda: store.delete(name),
             lambda: store.get(name),
             lambda: store.get_range(name, 0, 1),
             lambda: store.size(name),

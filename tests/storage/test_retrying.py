@@ -47,11 +47,15 @@ def retrying(
 
 def test_a_passing_failure_is_tried_again() -> None:
     store, faulty, memory = retrying(
-        create=[GONE], put=[GONE, SLOW], get=[GONE], get_range=[SLOW], size=[GONE], list=[GONE]
-    )
+        create=[GONE], put=[GONE, SLOW], get=[GONE], get_range=[SLOW], size=[GONE], list=[GONE],
+        replace=[GONE, AnswerLost(SLOW)], delete=[GONE, AnswerLost(GONE)],
+    )  # fmt: skip
 
     store.create()
     store.put("a", b"body")
+    store.replace("b", b"other")
+    store.replace("b", b"another")
+    store.delete("b")
 
     assert store.get("a") == b"body"
     assert store.get_range("a", 1, 2) == b"od"

@@ -73,5 +73,5 @@ def test_a_fault_that_did_not_fire_is_named() -> None:
 
 
 def test_a_script_for_no_method_is_refused() -> None:
-    with pytest.raises(TypeError, match="delete"):
-        FaultyStore(MemoryStore(), delete=[GONE])
+    with pytest.raises(TypeError, match="rename"):
+        FaultyStore(MemoryStore(), rename=[GONE])
