@@ -29,7 +29,8 @@ Every failure that this project raises on purpose, in one tree.
     │   ├── FormatUnsupported        53
     │   ├── KeyRefused               54   a wrong passphrase, key file or master key
     │   ├── Damaged                  55   an object is not what it was when it was written
-    │   └── SnapshotUnknown          56
+    │   ├── SnapshotUnknown          56
+    │   └── KeyUnusable              59   the state of a key forbids what was asked
     ├── SourceError                  60
     │   ├── SourceMissing            61
     │   ├── SourceUnreadable         62
@@ -284,6 +285,13 @@ class SnapshotUnknown(RepositoryError):
 
     exit_code = 56
     hint = "See 'kryonix snapshots ID'."
+
+
+class KeyUnusable(RepositoryError):
+    """A key is there, but its state forbids what was asked of it."""
+
+    exit_code = 59
+    hint = "See 'kryonix keys ID show'; 'kryonix keys ID state KEY active' undoes a suspension."
 
 
 class SourceError(KryonixError):

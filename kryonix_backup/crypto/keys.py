@@ -1,24 +1,22 @@
 """
-The keys of one tenant, and the objects that keep them wrapped.
+The keys of one tenant, and what may be done with each.
 
-A key object is JSON: what the key is for, and the key wrapped for one or more recipients. Its
-purpose, epoch and owner are bound to the wrapping, so that a key object of another tenant, or one
-edited by hand, does not open. `docs/format.md` has the form.
+They are kept in keyrings (`keyring`). The first repositories had an object for each key instead,
+which `open_key` opens: JSON, with the key wrapped for one or more recipients, and its purpose,
+epoch and owner bound to the wrapping. `docs/format.md` has both forms.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from kryonix_backup.crypto.keystore import KeyStore
-from kryonix_backup.errors import Damaged, KeyRefused
+from kryonix_backup.errors import Damaged, KeyRefused, KeyUnusable
 from kryonix_backup.model import KeyId, RepositoryId, TenantId
 from kryonix_backup.settings import Secret
 
@@ -29,21 +27,46 @@ class Purpose(StrEnum):
     """What a key is for."""
 
     DATA = "data"
+    """Derives the keys that seal objects, by HKDF-SHA-256 for AES-256-GCM."""
     ID = "id"
+    """Names chunks, by keyed BLAKE3."""
+    AUDIT = "audit"
+    """Signs the audit chain, by Ed25519."""
 
 
-_ALGORITHM = {Purpose.DATA: "HKDF-SHA-256, AES-256-GCM", Purpose.ID: "BLAKE3 keyed"}
+class KeyState(StrEnum):
+    """What may be done with a key (the states of NIST SP 800-57 part 1, section 7)."""
+
+    ACTIVE = "active"
+    DECRYPT_ONLY = "decrypt-only"
+    """Opens what it sealed, and seals no more: a later epoch does."""
+    SUSPENDED = "suspended"
+    """Neither seals nor opens until an operator makes it active or decrypt-only again."""
+    COMPROMISED = "compromised"
+    """Somebody else may know it: opens what is still to be sealed anew, and seals no more."""
+    DESTROYED = "destroyed"
+    """Its secret is gone; only its record is left."""
+
+
+_OPENS = {KeyState.ACTIVE, KeyState.DECRYPT_ONLY, KeyState.COMPROMISED}
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """One unwrapped key and what is known of it."""
+    """One unwrapped key and what is known of it; the secret of a destroyed one is empty."""
 
     id: KeyId
     purpose: Purpose
     epoch: int
     created: datetime
     secret: Secret = field(repr=False)
+    state: KeyState = KeyState.ACTIVE
+    changed: datetime | None = None
+
+    @property
+    def since(self) -> datetime:
+        """Since when it is in its state."""
+        return self.changed or self.created
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,38 +87,37 @@ class TenantKeys:
             raise Damaged(f"a repository has one id key and a data key; found {len(ids)} id keys"
                           f" and {len(self._data)} data keys")  # fmt: skip
         self.id_key: Secret = ids[0].secret
-        self.current: KeyRecord = max(self._data.values(), key=lambda record: record.epoch)
+        self._audit = [record for record in records if record.purpose is Purpose.AUDIT]
+
+    @property
+    def current(self) -> KeyRecord:
+        """The data key that seals: the active one of the newest epoch; raises KeyUnusable."""
+        active = [record for record in self._data.values() if record.state is KeyState.ACTIVE]
+        if not active:
+            raise KeyUnusable("no data key of this tenant is active: nothing can be sealed")
+        return max(active, key=lambda record: record.epoch)
+
+    @property
+    def audit_key(self) -> Secret | None:
+        """The seed of the key that signs the audit chain; None in a repository from before it."""
+        return self._audit[0].secret if self._audit else None
 
     def data_key(self, key_id: KeyId) -> Secret:
         """
         The data key of that id.
 
         Raises Damaged: the master opened this tenant's keys, so the one that is asked for was lost,
-        or whoever asks for it was changed.
+        or whoever asks for it was changed. Raises KeyUnusable where its state forbids to open.
         """
         record = self._data.get(key_id)
         if record is None:
             raise Damaged(f"key {key_id} is not among the keys of this tenant")
+        if record.state not in _OPENS:
+            raise KeyUnusable(
+                f"key {key_id} (epoch {record.epoch}) is {record.state.value} since"
+                f" {record.since.isoformat(timespec='seconds')}: what it sealed does not open"
+            )
         return record.secret
-
-
-def new_key(
-    purpose: Purpose, epoch: int, owner: Owner, master: KeyStore, now: datetime
-) -> tuple[KeyId, bytes]:
-    """A fresh random key, as the id and the content of its key object."""
-    key_id = KeyId(secrets.token_hex(16))
-    header = {
-        "magic": "kryonix-key",
-        "version": 1,
-        "key": key_id,
-        "purpose": purpose.value,
-        "epoch": epoch,
-        "algorithm": _ALGORITHM[purpose],
-        "created": now.isoformat(),
-    }
-    recipient = master.wrap(Secret(os.urandom(KEY_BYTES)), _context(header, owner))
-    body = json.dumps(header | {"recipients": [recipient]}, indent=1, sort_keys=True)
-    return key_id, body.encode()
 
 
 def open_key(name: str, body: bytes, owner: Owner, master: KeyStore) -> KeyRecord:
@@ -125,19 +147,20 @@ def open_key(name: str, body: bytes, owner: Owner, master: KeyStore) -> KeyRecor
             f"{name} is wrapped for {', '.join(others) or 'nobody'}, not for a {master.kind}",
             "Give the kind of root key that the tenant was made with.",
         )
-    secret = _first_that_opens(name, mine, _context(stored, owner), master, owner)
+    secret = first_that_opens(name, mine, _context(stored, owner), master, owner)
     if len(secret.reveal()) != KEY_BYTES:
         raise Damaged(f"{name} holds a key of the wrong length")
     return KeyRecord(key_id, purpose, epoch, created, secret)
 
 
-def _first_that_opens(
+def first_that_opens(
     name: str,
-    recipients: Sequence[dict[str, Any]],
+    recipients: Sequence[Mapping[str, Any]],
     context: bytes,
     master: KeyStore,
     owner: Owner,
 ) -> Secret:
+    """What the first recipient that the master unwraps holds; raises KeyRefused."""
     for recipient in recipients:
         try:
             return master.unwrap(recipient, context)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from kryonix_backup.errors import Damaged, FormatUnsupported
 from kryonix_backup.model import (
     ChainId,
-    KeyId,
     PackId,
     RepositoryId,
     RestoreId,
@@ -75,9 +74,14 @@ def new_repository_id() -> RepositoryId:
     return RepositoryId(secrets.token_hex(16))
 
 
-def key_name(key: KeyId) -> str:
-    """The name of a key object."""
-    return f"{KEYS}{key}"
+def keyrings_of(repository: RepositoryId) -> str:
+    """Where the keyrings of a repository are; of two that race to be made, each has its own."""
+    return f"{KEYS}{repository}/"
+
+
+def keyring_name(repository: RepositoryId, generation: int) -> str:
+    """The name of a keyring; the names of generations sort as they do."""
+    return f"{keyrings_of(repository)}{generation:08d}"
 
 
 def pack_name(pack: PackId) -> str:

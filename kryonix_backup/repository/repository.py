@@ -13,18 +13,17 @@ from functools import partial
 from typing import Any
 
 from kryonix_backup.clock import Clock
-from kryonix_backup.crypto.keys import Owner, Purpose, TenantKeys, new_key, open_key
+from kryonix_backup.crypto.keyring import new_key, seal_keyring
+from kryonix_backup.crypto.keys import Owner, Purpose, TenantKeys
 from kryonix_backup.crypto.keystore import KeyStore
 from kryonix_backup.crypto.naming import ChunkNamer
 from kryonix_backup.crypto.seal import Kind, open_object, seal_object
 from kryonix_backup.errors import (
     Damaged,
-    KryonixError,
     ObjectExists,
     ObjectMissing,
     RepositoryError,
     RepositoryExists,
-    RepositoryMissing,
     SnapshotUnknown,
 )
 from kryonix_backup.model import (
@@ -41,17 +40,17 @@ from kryonix_backup.model import (
 from kryonix_backup.repository.codec import Codec, compressor, decompress
 from kryonix_backup.repository.content import refs_of
 from kryonix_backup.repository.index import Index, Segment
+from kryonix_backup.repository.keyrings import described_at, load_keyring
 from kryonix_backup.repository.layout import (
     FORMAT,
     INDEX,
     INTENTS,
-    KEYS,
     PACKS,
     RESTORES,
     SNAPSHOTS,
     Format,
     journal_name,
-    key_name,
+    keyring_name,
     new_repository_id,
     pack_name,
     snapshot_name,
@@ -104,9 +103,9 @@ class Repository:
         now = clock.now()
         described = Format(new_repository_id(), now)
         owner = Owner(described.repository, tenant)
-        for purpose in (Purpose.ID, Purpose.DATA):
-            key, body = new_key(purpose, 1, owner, master, now)
-            store.put(key_name(key), body)
+        records = [new_key(purpose, 1, now) for purpose in Purpose]
+        keyring = seal_keyring(1, records, [master], owner, now)
+        store.put(keyring_name(described.repository, 1), keyring)
         try:
             store.put(FORMAT, described.to_bytes())
         except ObjectExists as error:
@@ -123,25 +122,9 @@ class Repository:
         Raises RepositoryMissing, FormatUnsupported, Damaged, and KeyRefused when the master key
         is not the one of this tenant.
         """
-        try:
-            described = Format.from_bytes(store.get(FORMAT))
-        except ObjectMissing as error:
-            raise RepositoryMissing(f"there is no repository at {store.address}") from error
-        owner = Owner(described.repository, tenant)
-        records, refused = [], None
-        for info in sorted(store.list(KEYS)):
-            try:
-                records.append(open_key(info.name, store.get(info.name), owner, master))
-            except KryonixError as error:
-                # A creation that was cut short leaves keys of another repository id behind.
-                log.info("%s is left aside: %s", info.name, error.message)
-                refused = refused or error
-        if not records and refused is None:
-            raise Damaged(f"the repository at {store.address} has lost its keys")
-        try:
-            return cls(store, tenant, described, TenantKeys(records))
-        except Damaged as error:
-            raise refused or error from error
+        described = described_at(store)
+        keyring = load_keyring(store, Owner(described.repository, tenant), master)
+        return cls(store, tenant, described, TenantKeys(keyring.records))
 
     # ------------------------------------------------------------------ snapshots
 

@@ -10,14 +10,14 @@ import pytest
 
 from kryonix_backup.crypto.keys import (
     KeyRecord,
+    KeyState,
     Owner,
     Purpose,
     TenantKeys,
-    new_key,
     open_key,
 )
 from kryonix_backup.crypto.stores.root import RootKeyStore, master_from
-from kryonix_backup.errors import Damaged, KeyRefused, KryonixError
+from kryonix_backup.errors import Damaged, KeyRefused, KeyUnusable, KryonixError
 from kryonix_backup.model import KeyId, RepositoryId, TenantId
 from kryonix_backup.settings import RootKey, Secret
 from kryonix_backup.testing.clock import NOON
@@ -58,21 +58,17 @@ def _recipient(**changes: object) -> dict[str, Any]:
     return _edited(recipients=[{**STORED["recipients"][0], **changes}])  # type: ignore[index]
 
 
+def _context() -> bytes:
+    bound = {name: value for name, value in STORED.items() if name != "recipients"}
+    whole = bound | {"repository": OWNER.repository, "tenant": OWNER.tenant}
+    return json.dumps(whole, sort_keys=True, separators=(",", ":")).encode()
+
+
 def test_a_stored_key_of_format_1_opens() -> None:
     record = open_key(NAME, _plain(STORED), OWNER, key_file())
 
     assert record.secret.reveal() == bytes(range(32))
     assert (record.purpose, record.epoch, record.created) == (Purpose.DATA, 1, NOON)
-
-
-@pytest.mark.parametrize("purpose", list(Purpose))
-def test_a_new_key_opens_again(purpose: Purpose) -> None:
-    key, body = new_key(purpose, 3, OWNER, key_file(), NOON)
-
-    record = open_key(f"keys/{key}", body, OWNER, key_file())
-
-    assert (record.id, record.purpose, record.epoch) == (key, purpose, 3)
-    assert len(record.secret.reveal()) == 32
 
 
 @pytest.mark.parametrize(
@@ -155,40 +151,36 @@ def test_recipients_of_another_kind_are_named() -> None:
 
 
 def test_any_recipient_that_opens_is_enough() -> None:
-    key, body = new_key(Purpose.DATA, 1, OWNER, key_file(8), NOON)
-    stored = json.loads(body)
-    others = json.loads(new_key(Purpose.DATA, 1, OWNER, key_file(9), NOON)[1])["recipients"]
-    stored["recipients"] = [*others, *stored["recipients"]]
+    secret, other = Secret(bytes(32)), Secret(bytes([1]) * 32)
+    stored = _edited(
+        recipients=[key_file(9).wrap(other, _context()), key_file(8).wrap(secret, _context())]
+    )
 
-    assert open_key(f"keys/{key}", _plain(stored), OWNER, key_file(8)).id == key
+    assert open_key(NAME, _plain(stored), OWNER, key_file(8)).secret.reveal() == bytes(32)
 
 
 def test_a_wrapped_key_of_another_length_is_damaged() -> None:
-    bound = {name: value for name, value in STORED.items() if name != "recipients"}
-    context = json.dumps(
-        bound | {"repository": OWNER.repository, "tenant": OWNER.tenant},
-        sort_keys=True, separators=(",", ":"),
-    )  # fmt: skip
-    recipient = key_file().wrap(Secret(b"short"), context.encode())
+    recipient = key_file().wrap(Secret(b"short"), _context())
 
     with pytest.raises(Damaged, match=NAME):
-        open_key(NAME, _plain(bound | {"recipients": [recipient]}), OWNER, key_file())
+        open_key(NAME, _plain(_edited(recipients=[recipient])), OWNER, key_file())
 
 
 def test_a_passphrase_opens_what_it_wrapped_and_a_wrong_one_does_not() -> None:
     root = RootKeyStore(RootKey(passphrase=Secret("correct horse")), iterations=100_000)
-    key, body = new_key(Purpose.ID, 1, OWNER, root, NOON)
+    stored = _edited(recipients=[root.wrap(Secret(bytes(32)), _context())])
 
     right = master_from(RootKey(passphrase=Secret("correct horse")))
     wrong = master_from(RootKey(passphrase=Secret("correct horse ")))
 
-    assert open_key(f"keys/{key}", body, OWNER, right).id == key
+    assert open_key(NAME, _plain(stored), OWNER, right).id == STORED["key"]
     with pytest.raises(KeyRefused, match="wrong passphrase"):
-        open_key(f"keys/{key}", body, OWNER, wrong)
+        open_key(NAME, _plain(stored), OWNER, wrong)
 
 
-def _record(purpose: Purpose, epoch: int) -> KeyRecord:
-    return KeyRecord(KeyId(f"{epoch:032x}"), purpose, epoch, NOON, Secret(bytes([epoch]) * 32))
+def _record(purpose: Purpose, epoch: int, state: KeyState = KeyState.ACTIVE) -> KeyRecord:
+    secret = Secret(bytes([epoch]) * 32)
+    return KeyRecord(KeyId(f"{epoch:032x}"), purpose, epoch, NOON, secret, state)
 
 
 def test_the_newest_epoch_seals_and_every_epoch_opens() -> None:
@@ -200,6 +192,40 @@ def test_the_newest_epoch_seals_and_every_epoch_opens() -> None:
     assert keys.data_key(old.id) is old.secret
     with pytest.raises(Damaged, match=ids.id):
         keys.data_key(ids.id)
+
+
+@pytest.mark.parametrize(
+    ("state", "opens", "seals"),
+    [
+        (KeyState.ACTIVE, True, True),
+        (KeyState.DECRYPT_ONLY, True, False),
+        (KeyState.SUSPENDED, False, False),
+        (KeyState.COMPROMISED, True, False),
+        (KeyState.DESTROYED, False, False),
+    ],
+)
+def test_the_state_of_a_key_says_what_may_be_done(
+    state: KeyState, opens: bool, seals: bool
+) -> None:
+    record = _record(Purpose.DATA, 2, state)
+    keys = TenantKeys([_record(Purpose.ID, 1), record])
+
+    if opens:
+        assert keys.data_key(record.id) is record.secret
+    else:
+        with pytest.raises(KeyUnusable, match=f"epoch 2.*{state.value} since"):
+            keys.data_key(record.id)
+    if seals:
+        assert keys.current is record
+    else:
+        with pytest.raises(KeyUnusable, match="no data key"):
+            assert keys.current
+
+
+def test_a_key_that_seals_no_more_makes_way_for_an_older_one_that_does() -> None:
+    old, new = _record(Purpose.DATA, 1), _record(Purpose.DATA, 2, KeyState.SUSPENDED)
+
+    assert TenantKeys([_record(Purpose.ID, 1), old, new]).current is old
 
 
 @pytest.mark.parametrize(

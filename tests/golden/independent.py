@@ -52,7 +52,12 @@ class Reader:
         assert described["magic"] == "kryonix-backup repository"
         assert (described["version"], described["hash"]) == (1, "blake3")
         self._repository = described["repository"]
-        keys = [self._key(path) for path in sorted((root / "keys").iterdir())]
+        rings = sorted((root / "keys" / self._repository).glob("*"))
+        keys = (
+            self._keyring(rings[-1])
+            if rings
+            else [self._key(path) for path in sorted((root / "keys").iterdir())]
+        )
         self._data = {key: secret for key, purpose, secret in keys if purpose == "data"}
         (id_key,) = [secret for _, purpose, secret in keys if purpose == "id"]
         info = b"kryonix-backup chunk names v1"
@@ -65,8 +70,27 @@ class Reader:
         stored = json.loads(path.read_bytes())
         (recipient,) = stored.pop("recipients")
         assert (stored["magic"], stored["version"], stored["key"]) == ("kryonix-key", 1, path.name)
+        secret = self._unwrapped(recipient, self._context(stored))
+        return stored["key"], stored["purpose"], secret
+
+    def _keyring(self, path: Path) -> list[tuple[str, str, bytes]]:
+        stored = json.loads(path.read_bytes())
+        recipients, sealed = stored.pop("recipients"), base64.b64decode(stored.pop("keys"))
+        assert (stored["magic"], stored["version"]) == ("kryonix-keyring", 1)
+        assert f"{stored['generation']:08d}" == path.name
+        context = self._context(stored)
+        listed = json.dumps(recipients, sort_keys=True, separators=(",", ":")).encode()
+        ring = AESGCM(self._unwrapped(recipients[0], context))
+        rows = json.loads(
+            ring.decrypt(sealed[:12], sealed[12:], context + hashlib.sha256(listed).digest())
+        )
+        return [(row["key"], row["purpose"], base64.b64decode(row["secret"])) for row in rows]
+
+    def _context(self, stored: dict[str, Any]) -> bytes:
         bound = stored | {"repository": self._repository, "tenant": self._tenant}
-        context = json.dumps(bound, sort_keys=True, separators=(",", ":")).encode()
+        return json.dumps(bound, sort_keys=True, separators=(",", ":")).encode()
+
+    def _unwrapped(self, recipient: dict[str, Any], context: bytes) -> bytes:
         salt, nonce, wrapped = (
             base64.b64decode(recipient[name]) for name in ("salt", "nonce", "wrapped")
         )
@@ -78,7 +102,7 @@ class Reader:
             master = HKDF(SHA256(), 32, salt, info).derive(self._key_file)
         secret = AESGCM(master).decrypt(nonce, wrapped, context)
         assert len(secret) == 32
-        return stored["key"], stored["purpose"], secret
+        return secret
 
     def _unseal(self, header: bytes, name: str, place: int, extra: bytes, sealed: bytes) -> bytes:
         magic, version, kind, zero, key_id, salt = struct.unpack(">4sBB2s16s32s", header)

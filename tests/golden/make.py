@@ -1,9 +1,9 @@
 """
 Makes the golden repository of the present format: `python -m tests.golden.make FORMAT`.
 
-It is run once for a format, before its release, and never again: what is in `tests/golden/1/` was
-written by the first version and must be read by every later one. It refuses to write where
-something is already. The tree has what the format has a form for: codecs, frames of several
+It is run once for a variant, before its release, and never again: what is in `tests/golden/1/` was
+written by the first versions and must be read by every later one. It leaves what is there already
+as it is. The tree has what the format has a form for: codecs, frames of several
 chunks, a list of chunks that is chunks itself, a tree with nodes, holes, links, names that are no
 text, two snapshots, a journal, an intent.
 """
@@ -50,6 +50,7 @@ TENANT = TenantId("golden")
 ROOTS = {
     "passphrase": RootKey(passphrase=Secret("the golden passphrase ä")),
     "key-file": RootKey(key_file=Secret(bytes(range(48)))),
+    "keyring": RootKey(passphrase=Secret("the golden passphrase of a keyring")),
 }
 SOURCES = {"files": "adaptive", "mobile": "brotli:5", "raw": "store"}
 
@@ -202,10 +203,12 @@ def make(target: Path, root: RootKey, tree: Path) -> None:
 
 
 def main(number: str) -> None:
-    """Make every variant of a format."""
+    """Make every variant of a format that is not there."""
     for name, root in ROOTS.items():
         target = HERE / number / name
-        target.mkdir(parents=True)  # refuses what is there: a golden repository is made once
+        if target.exists():  # a golden repository is made once
+            continue
+        target.mkdir(parents=True)
         with tempfile.TemporaryDirectory() as scratch:
             make(target, root, Path(scratch))
         shutil.rmtree(target / "repository" / "tmp", ignore_errors=True)

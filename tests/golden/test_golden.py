@@ -66,8 +66,8 @@ def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_there_is_a_golden_repository() -> None:
-    assert [path.relative_to(HERE).as_posix() for path in VARIANTS[:2]] == [
-        "1/key-file", "1/passphrase",
+    assert [path.relative_to(HERE).as_posix() for path in VARIANTS] == [
+        "1/key-file", "1/keyring", "1/passphrase",
     ]  # fmt: skip
 
 

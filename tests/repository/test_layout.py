@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kryonix_backup.errors import Damaged, FormatUnsupported, KryonixError
-from kryonix_backup.model import KeyId, PackId, RepositoryId, RestoreId, SnapshotId
+from kryonix_backup.model import PackId, RepositoryId, RestoreId, SnapshotId
 from kryonix_backup.repository import layout
 from kryonix_backup.repository.layout import Format
 from kryonix_backup.storage.object_name import is_object_name
@@ -69,7 +69,7 @@ def test_what_is_no_format_object_is_damaged(body: bytes) -> None:
 def test_every_name_is_one_that_stores_take() -> None:
     names = [
         layout.FORMAT,
-        layout.key_name(KeyId("ab" * 16)),
+        layout.keyring_name(RepositoryId("ab" * 16), 12),
         layout.pack_name(PackId("ab" * 32)),
         layout.snapshot_name(SnapshotId("20261123t120000z-0123456789abcdef")),
         layout.journal_name(RestoreId("20261123t120000z-0123456789abcdef"), 3),
@@ -78,7 +78,7 @@ def test_every_name_is_one_that_stores_take() -> None:
 
     assert names[:5] == [
         "format.json",
-        "keys/" + "ab" * 16,
+        "keys/" + "ab" * 16 + "/00000012",
         "packs/ab/" + "ab" * 32,
         "snapshots/20261123t120000z-0123456789abcdef",
         "restores/20261123t120000z-0123456789abcdef/0003",

@@ -123,7 +123,7 @@ def test_another_pack_under_its_name_is_noticed() -> None:
 
 def test_what_the_store_refuses_is_raised() -> None:
     store, _ = _filled()
-    broken = reopened(FaultyStore(store, get=[None] * 4 + [StoreUnavailable("gone")]))
+    broken = reopened(FaultyStore(store, get=[None] * 3 + [StoreUnavailable("gone")]))
     pack = _pack(broken)
 
     with pytest.raises(StoreUnavailable):
