@@ -56,10 +56,15 @@ class Recipient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
-    """The keys of a tenant as of one generation; ``recipients`` are as they are stored."""
+    """
+    The keys of a tenant as of one generation.
+
+    ``master_since`` is when the master key was last changed; ``recipients`` are as they are stored.
+    """
 
     generation: int
     written: datetime
+    master_since: datetime
     records: tuple[KeyRecord, ...]
     recipients: tuple[Mapping[str, Any], ...]
 
@@ -70,25 +75,25 @@ def new_key(purpose: Purpose, epoch: int, now: datetime) -> KeyRecord:
     return KeyRecord(KeyId(secrets.token_hex(16)), purpose, epoch, now, secret, KeyState.ACTIVE)
 
 
-def seal_keyring(
-    generation: int,
-    records: Sequence[KeyRecord],
-    recipients: Sequence[Recipient],
-    owner: Owner,
-    now: datetime,
-) -> bytes:
-    """The object of a generation: its keys, for each of these recipients to open."""
+def first_keyring(now: datetime) -> Keyring:
+    """A fresh key for each purpose, for nobody to open as yet."""
+    return Keyring(1, now, now, tuple(new_key(purpose, 1, now) for purpose in Purpose), ())
+
+
+def seal_keyring(keyring: Keyring, recipients: Sequence[Recipient], owner: Owner) -> bytes:
+    """A keyring's object, for each of these recipients to open, instead of those it had."""
     header = {
         "magic": _MAGIC,
         "version": 1,
-        "generation": generation,
-        "written": now.isoformat(),
+        "generation": keyring.generation,
+        "written": keyring.written.isoformat(),
+        "master_since": keyring.master_since.isoformat(),
     }
     context = _context(header, owner)
     ring_key = Secret(os.urandom(KEY_BYTES))
     wrapped = [recipient.wrap(ring_key, context) for recipient in recipients]
     nonce = os.urandom(_NONCE_BYTES)
-    plain = json.dumps([_to_plain(record) for record in records]).encode()
+    plain = json.dumps([_to_plain(record) for record in keyring.records]).encode()
     sealed = AESGCM(ring_key.reveal()).encrypt(nonce, plain, _bound(context, wrapped))
     body = header | {"recipients": wrapped, "keys": base64.b64encode(nonce + sealed).decode()}
     return json.dumps(body, indent=1, sort_keys=True).encode()
@@ -105,8 +110,12 @@ def open_keyring(name: str, body: bytes, owner: Owner, master: KeyStore) -> Keyr
         stored = json.loads(body)
         recipients = stored.pop("recipients")
         sealed = base64.b64decode(stored.pop("keys"), validate=True)
-        generation, written = int(stored["generation"]), datetime.fromisoformat(stored["written"])
-        valid = stored["magic"] == _MAGIC and stored["version"] == 1 and written.tzinfo is not None
+        generation = int(stored["generation"])
+        written, since = (
+            datetime.fromisoformat(stored[key]) for key in ("written", "master_since")
+        )
+        valid = stored["magic"] == _MAGIC and stored["version"] == 1
+        valid = valid and written.tzinfo is not None and since.tzinfo is not None
         mine = [row for row in recipients if row["store"] == master.kind]
         others = sorted({str(row["store"]) for row in recipients})
     except _MALFORMED as error:
@@ -128,7 +137,7 @@ def open_keyring(name: str, body: bytes, owner: Owner, master: KeyStore) -> Keyr
         records = tuple(_from_plain(row) for row in json.loads(plain))
     except (InvalidTag, *_MALFORMED) as error:
         raise Damaged(f"{name} was changed since it was written") from error
-    return Keyring(generation, written, records, tuple(recipients))
+    return Keyring(generation, written, since, records, tuple(recipients))
 
 
 def recipients_of(body: bytes) -> tuple[Mapping[str, Any], ...]:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from kryonix_backup.crypto.keyring import Keyring, open_keyring
 from kryonix_backup.crypto.keys import Owner, open_key
 from kryonix_backup.crypto.keystore import KeyStore
-from kryonix_backup.errors import Damaged, KryonixError, ObjectMissing, RepositoryMissing
+from kryonix_backup.errors import (
+    Damaged,
+    KryonixError,
+    ObjectExists,
+    ObjectMissing,
+    RepositoryExists,
+    RepositoryMissing,
+)
 from kryonix_backup.repository.layout import FORMAT, KEYS, Format, keyring_name, keyrings_of
 from kryonix_backup.storage.store import ObjectStore
 
@@ -68,7 +76,41 @@ def _from_key_objects(store: ObjectStore, owner: Owner, master: KeyStore) -> Key
             f"the repository at {store.address} has lost its keys, or has the format.json of"
             " another"
         )
-    return Keyring(0, min(record.created for record in records), tuple(records), ())
+    created = min(record.created for record in records)
+    return Keyring(0, created, created, tuple(records), ())
+
+
+def mirror(primary: ObjectStore, other: ObjectStore, owner: Owner) -> None:
+    """
+    Make another region hold the same repository: the newest keyring, then what describes it.
+
+    Raises RepositoryExists where another repository is there.
+    """
+    try:
+        there = described_at(other)
+    except RepositoryMissing:
+        there = None
+    if there is not None and there.repository != owner.repository:
+        raise RepositoryExists(
+            f"{other.address} holds another repository than {primary.address}",
+            "Use an empty bucket or directory for this region.",
+        )
+    newest = newest_keyring(primary, owner)
+    if newest is not None:
+        with suppress(ObjectExists):
+            other.put(*newest)
+    if there is None:
+        with suppress(ObjectExists):
+            other.put(FORMAT, primary.get(FORMAT))
+
+
+def remove_older(store: ObjectStore, owner: Owner) -> None:
+    """Remove every key that is not in the newest keyring, for good."""
+    older = generations(store, owner)[:-1]
+    for generation in older:
+        store.delete(keyring_name(owner.repository, generation))
+    for name in key_objects(store):
+        store.delete(name)
 
 
 def key_objects(store: ObjectStore) -> list[str]:

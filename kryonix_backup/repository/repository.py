@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 from kryonix_backup.clock import Clock
-from kryonix_backup.crypto.keyring import new_key, seal_keyring
-from kryonix_backup.crypto.keys import Owner, Purpose, TenantKeys
+from kryonix_backup.crypto.keyring import first_keyring, seal_keyring
+from kryonix_backup.crypto.keys import Owner, TenantKeys
 from kryonix_backup.crypto.keystore import KeyStore
 from kryonix_backup.crypto.naming import ChunkNamer
 from kryonix_backup.crypto.seal import Kind, open_object, seal_object
@@ -102,9 +102,7 @@ class Repository:
             raise RepositoryExists(f"{store.address} holds a repository already")
         now = clock.now()
         described = Format(new_repository_id(), now)
-        owner = Owner(described.repository, tenant)
-        records = [new_key(purpose, 1, now) for purpose in Purpose]
-        keyring = seal_keyring(1, records, [master], owner, now)
+        keyring = seal_keyring(first_keyring(now), [master], Owner(described.repository, tenant))
         store.put(keyring_name(described.repository, 1), keyring)
         try:
             store.put(FORMAT, described.to_bytes())

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from kryonix_backup.catalog.outbox import Outbox
 from kryonix_backup.clock import Clock
+from kryonix_backup.crypto.keys import Owner
 from kryonix_backup.crypto.stores.root import RootKeyStore, master_from
 from kryonix_backup.errors import CatalogUnusable, KeyRefused, RepositoryExists, UsageError
 from kryonix_backup.model import TenantId
+from kryonix_backup.repository.keyrings import mirror
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.settings import (
     RegionSettings,
@@ -21,6 +23,7 @@ from kryonix_backup.settings import (
 from kryonix_backup.sources.registry import open_source
 from kryonix_backup.sources.source import PreparedSource, Source
 from kryonix_backup.storage.registry import open_store
+from kryonix_backup.storage.store import ObjectStore
 
 if TYPE_CHECKING:
     from kryonix_backup.catalog.catalog import Catalog
@@ -37,25 +40,26 @@ def create_repositories(
     settings: TenantSettings, root: RootKey, env: Mapping[str, str], clock: Clock
 ) -> dict[str, Repository]:
     """
-    The tenant's repository in each of its regions; one that is there already stays as it is.
+    The tenant's repository, in each of its regions; where it is there already it stays as it is.
 
-    Raises RepositoryExists where a region holds a repository that the root does not open.
+    Raises RepositoryExists where a region holds another, or one that the root does not open.
     """
     master = master_from(root)  # one for all: deriving it from a passphrase is slow on purpose
-    return {
-        region.name: _create_repository(settings.id, region, master, env, clock)
-        for region in settings.regions
-    }
+    primary = open_store(settings.primary, env)
+    first = _create_repository(settings.id, primary, master, clock)
+    made: dict[str, Repository] = {settings.primary.name: first}
+    for region in settings.regions:
+        if region.name not in made:
+            store = open_store(region, env)
+            store.create()
+            mirror(primary, store, Owner(first.id, settings.id))
+            made[region.name] = Repository.open(store, settings.id, master)
+    return made
 
 
 def _create_repository(
-    tenant: TenantId,
-    region: RegionSettings,
-    master: RootKeyStore,
-    env: Mapping[str, str],
-    clock: Clock,
+    tenant: TenantId, store: ObjectStore, master: RootKeyStore, clock: Clock
 ) -> Repository:
-    store = open_store(region, env)
     try:
         return Repository.create(store, tenant, master, clock)
     except RepositoryExists:

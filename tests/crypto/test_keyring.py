@@ -13,6 +13,7 @@ from hypothesis.strategies import data, integers
 
 from kryonix_backup.crypto.keyring import (
     Keyring,
+    first_keyring,
     new_key,
     open_keyring,
     recipients_of,
@@ -29,7 +30,8 @@ from kryonix_backup.testing.repositories import key_file
 OWNER = Owner(RepositoryId("0123456789abcdef" * 2), TenantId("acme"))
 NAME = f"keys/{OWNER.repository}/00000003"
 RECORDS = tuple(new_key(purpose, 1, NOON) for purpose in Purpose)
-BODY = seal_keyring(3, RECORDS, [key_file(7), key_file(8)], OWNER, NOON)
+SINCE = NOON - timedelta(days=3)
+BODY = seal_keyring(Keyring(3, NOON, SINCE, RECORDS, ()), [key_file(7), key_file(8)], OWNER)
 
 
 def _facts(records: tuple[KeyRecord, ...]) -> list[tuple[Any, ...]]:
@@ -49,7 +51,7 @@ def test_it_opens_for_each_recipient(fill: int) -> None:
     keyring = _open(BODY, fill=fill)
 
     assert _facts(keyring.records) == _facts(RECORDS)
-    assert (keyring.generation, keyring.written) == (3, NOON)
+    assert (keyring.generation, keyring.written, keyring.master_since) == (3, NOON, SINCE)
     assert keyring.recipients == recipients_of(BODY)
     assert [row["store"] for row in keyring.recipients] == ["key-file", "key-file"]
 
@@ -58,7 +60,7 @@ def test_it_opens_for_each_recipient(fill: int) -> None:
 def test_states_are_kept(state: KeyState) -> None:
     changed = replace(RECORDS[0], state=state, changed=NOON + timedelta(days=3))
 
-    keyring = _open(seal_keyring(3, [changed], [key_file()], OWNER, NOON))
+    keyring = _open(seal_keyring(Keyring(3, NOON, NOON, (changed,), ()), [key_file()], OWNER))
 
     assert _facts(keyring.records) == _facts((changed,))
 
@@ -99,6 +101,7 @@ RECIPIENTS = json.loads(BODY)["recipients"]
         _edited(generation=4),
         _edited(written="2026-11-23T12:00:01+00:00"),
         _edited(written="2026-11-23T12:00:00"),
+        _edited(master_since="2026-11-23T12:00:01+00:00"),
         _edited(magic="kryonix-key"),
         _edited(version=2),
         _edited(extra=1),
@@ -121,6 +124,15 @@ RECIPIENTS = json.loads(BODY)["recipients"]
 def test_an_edited_keyring_does_not_open(body: bytes) -> None:
     with pytest.raises(RepositoryError, match=NAME):
         _open(body)
+
+
+def test_the_first_has_an_active_key_for_each_purpose() -> None:
+    first = first_keyring(NOON)
+
+    assert (first.generation, first.written, first.master_since) == (1, NOON, NOON)
+    assert [record.purpose for record in first.records] == list(Purpose)
+    assert {record.state for record in first.records} == {KeyState.ACTIVE}
+    assert len({record.secret.reveal() for record in first.records}) == len(Purpose)
 
 
 def test_of_another_generation_it_is_not_taken() -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kryonix_backup.crypto.keyring import new_key, seal_keyring
+from kryonix_backup.crypto.keyring import first_keyring, seal_keyring
 from kryonix_backup.crypto.keys import Owner, Purpose
 from kryonix_backup.crypto.stores.root import master_from
-from kryonix_backup.errors import KeyRefused, RepositoryMissing
+from kryonix_backup.errors import KeyRefused, RepositoryExists, RepositoryMissing
 from kryonix_backup.model import RepositoryId
 from kryonix_backup.repository.keyrings import (
     described_at,
     generations,
     key_objects,
     load_keyring,
+    mirror,
     newest_keyring,
+    remove_older,
 )
 from kryonix_backup.repository.layout import keyring_name
 from kryonix_backup.storage.filesystem import FilesystemStore
@@ -32,9 +35,9 @@ def _with_generations(*fills: int) -> tuple[RecordingStore, Owner]:
     """A repository whose keyrings are wrapped for key files of these bytes."""
     store = RecordingStore()
     owner = Owner(new_repository(store).id, ACME)
-    records = [new_key(purpose, 1, NOON) for purpose in Purpose]
     for generation, fill in enumerate(fills, 2):
-        body = seal_keyring(generation, records, [key_file(fill)], owner, NOON)
+        keyring = replace(first_keyring(NOON), generation=generation)
+        body = seal_keyring(keyring, [key_file(fill)], owner)
         store.put(keyring_name(owner.repository, generation), body)
     return store, owner
 
@@ -76,6 +79,39 @@ def test_keys_from_before_keyrings_are_generation_0() -> None:
     assert newest_keyring(store, owner) is None
     assert sorted(key_objects(store)) == sorted(f"keys/{each.id}" for each in keyring.records)
     assert {each.purpose for each in keyring.records} == {Purpose.DATA, Purpose.ID}
+
+
+def test_a_mirror_is_the_same_repository() -> None:
+    store, owner = _with_generations(8)
+    other = RecordingStore()
+
+    for _ in range(2):
+        mirror(store, other, owner)
+
+    assert other.puts[-1] == "format.json"
+    assert described_at(other) == described_at(store)
+    assert generations(other, owner) == [2]
+    assert load_keyring(other, owner, key_file(8)).generation == 2
+
+
+def test_a_region_with_another_repository_is_no_mirror() -> None:
+    store, owner = _with_generations()
+    other, _ = _with_generations()
+    before = dict(other.objects)
+
+    with pytest.raises(RepositoryExists):
+        mirror(store, other, owner)
+    assert other.objects == before
+
+
+def test_what_is_older_than_the_newest_goes() -> None:
+    store, owner = _with_generations(8, 9)
+    store.put("keys/" + "a" * 32, b"from before keyrings")
+
+    for _ in range(2):
+        remove_older(store, owner)
+
+    assert store.names("keys/") == [keyring_name(owner.repository, 3)]
 
 
 def test_without_a_repository_there_is_no_description() -> None:

@@ -28,9 +28,7 @@ def test_every_region_gets_a_repository_that_is_taken_up_again(machine: Machine)
     again = create_repositories(machine.settings, machine.key, machine.env, CLOCK)
 
     assert list(made) == ["primary", "secondary"]
-    assert {name: one.id for name, one in made.items()} == {
-        name: one.id for name, one in again.items()
-    }
+    assert len({one.id for one in [*made.values(), *again.values()]}) == 1  # the same in all
 
 
 @pytest.mark.parametrize("tenant", ["acme", "rival"])
