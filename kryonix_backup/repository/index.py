@@ -78,6 +78,14 @@ class Segment:
                 records.add(record[:32] + own[int.from_bytes(record[32:36])] + record[36:])
         return cls(packs, b"".join(sorted(records)))
 
+    def without(self, gone: Container[PackId]) -> Segment:
+        """The segment but for what it says of these packs."""
+        kept: dict[PackId, tuple[PackInfo, list[tuple[ChunkId, Place]]]] = {}
+        for chunk, found in self:
+            if found.pack.id not in gone:
+                kept.setdefault(found.pack.id, (found.pack, []))[1].append((chunk, found.place))
+        return Segment.of(kept.values())
+
     def __iter__(self) -> Iterator[tuple[ChunkId, Found]]:
         return (self._at(at) for at in range(self.count))
 

@@ -71,6 +71,8 @@ class LogBook:
     repository: RepositoryId
     source: SourceName
     reader: Callable[[], ChunkReader]
+    check_keys: Callable[[], None]
+    """Raises KeyUnusable where the key that seals may seal no more."""
 
     def chains(self) -> dict[ChainId, int]:
         """
@@ -117,20 +119,12 @@ class LogBook:
         Raises AlreadyRunning where a segment of that number is there: another process follows
         this log.
         """
+        self.check_keys()
         name = log_name(self.source, header.chain, header.number)
         head = _head_to_bytes(header, _CHUNKS if chunks else _INLINE)
         plain = pack_plain(compressor("zstd:3"), chunks or body)
-        sealing = new_header(Kind.LOG, self.keys)
-        sealer = Sealer(sealing, self.keys, self.repository, name)
-        body_at = _HEAD_AT + len(head) + TAG_BYTES
-        out = bytearray(body_at + len(plain) + TAG_BYTES)
-        out[:HEADER_BYTES] = sealing.to_bytes()
-        out[HEADER_BYTES:_HEAD_AT] = (len(head) + TAG_BYTES).to_bytes(4)
-        view = memoryview(out)
-        sealer.seal_into(_HEAD_AT, b"head", head, view[_HEAD_AT:body_at])
-        sealer.seal_into(body_at, b"body", plain, view[body_at:])
         try:
-            self.store.put(name, out)
+            self.store.put(name, _sealed(name, head, plain, self.keys, self.repository))
         except ObjectExists as error:
             raise AlreadyRunning(
                 f"another process follows the log of {self.source}: it has written segment"
@@ -146,6 +140,49 @@ class LogBook:
         for piece in reader.stream(refs_of(entry, reader.read)):
             assert not isinstance(piece, Entry)
             yield piece
+
+
+def reseal_segment(
+    name: str, sealed: bytes, keys: TenantKeys, repository: RepositoryId
+) -> bytearray:
+    """A segment sealed anew by the tenant's current key; raises Damaged."""
+    sealer, body_at = _opener(name, sealed, keys, repository)
+    view = memoryview(sealed)
+    try:
+        head = sealer.open(_HEAD_AT, b"head", view[_HEAD_AT:body_at])
+        plain = sealer.open(body_at, b"body", view[body_at:])
+    except OpenFailed as error:
+        raise Damaged(f"{name} was changed, moved or cut since it was written") from error
+    return _sealed(name, head, plain, keys, repository)
+
+
+def _sealed(
+    name: str, head: bytes, plain: Blob, keys: TenantKeys, repository: RepositoryId
+) -> bytearray:
+    sealing = new_header(Kind.LOG, keys)
+    sealer = Sealer(sealing, keys, repository, name)
+    body_at = _HEAD_AT + len(head) + TAG_BYTES
+    out = bytearray(body_at + len(plain) + TAG_BYTES)
+    out[:HEADER_BYTES] = sealing.to_bytes()
+    out[HEADER_BYTES:_HEAD_AT] = (len(head) + TAG_BYTES).to_bytes(4)
+    view = memoryview(out)
+    sealer.seal_into(_HEAD_AT, b"head", head, view[_HEAD_AT:body_at])
+    sealer.seal_into(body_at, b"body", plain, view[body_at:])
+    return out
+
+
+def _opener(
+    name: str, sealed: bytes, keys: TenantKeys, repository: RepositoryId
+) -> tuple[Sealer, int]:
+    """What opens a segment, and where its body begins."""
+    sealing = Header.from_bytes(sealed, name)
+    if sealing.kind is not Kind.LOG:
+        raise Damaged(f"{name} is a {sealing.kind.name.lower()}, not a segment of a log")
+    body_at = _HEAD_AT + _head_length(sealed, name)
+    try:
+        return Sealer(sealing, keys, repository, name), body_at
+    except Damaged as error:
+        raise Damaged(f"{name} does not open: {error.message}") from error
 
 
 class Spill:
@@ -181,15 +218,9 @@ class _Opened:
 
     @classmethod
     def of(cls, book: LogBook, name: str, sealed: bytes) -> _Opened:
-        sealing = Header.from_bytes(sealed, name)
-        if sealing.kind is not Kind.LOG:
-            raise Damaged(f"{name} is a {sealing.kind.name.lower()}, not a segment of a log")
-        body_at = _HEAD_AT + _head_length(sealed, name)
+        sealer, body_at = _opener(name, sealed, book.keys, book.repository)
         try:
-            sealer = Sealer(sealing, book.keys, book.repository, name)
             head = sealer.open(_HEAD_AT, b"head", memoryview(sealed)[_HEAD_AT:body_at])
-        except Damaged as error:
-            raise Damaged(f"{name} does not open: {error.message}") from error
         except OpenFailed as error:
             raise Damaged(f"{name} was changed, moved or cut since it was written") from error
         header, stored = _head_from_bytes(head, name)

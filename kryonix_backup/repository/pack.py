@@ -165,6 +165,32 @@ class PackWriter:
         return ClosedPack(info, body, self._chunks)
 
 
+def reseal_pack(
+    body: memoryview, name: str, keys: TenantKeys, repository: RepositoryId
+) -> ClosedPack:
+    """
+    The same frames, sealed anew by the tenant's current key, at the same places.
+
+    Raises Damaged where anything of the pack is not what was written.
+    """
+    header = Header.from_bytes(body, name)
+    old = Sealer(header, keys, repository, "pack")
+    frames: dict[Frame, list[tuple[ChunkId, int]]] = {}
+    for chunk, place in parse_directory(body, name, keys, repository):
+        frames.setdefault(place.frame, []).append((chunk, place.length))
+    writer = PackWriter(header.kind, mmap(-1, len(body)), keys, repository)
+    for frame, chunks in frames.items():
+        sealed = body[frame.offset : frame.offset + frame.sealed]
+        try:
+            packed = old.open(frame.offset, frame.bound, sealed)
+        except OpenFailed as error:
+            raise Damaged(
+                f"{name} at byte {frame.offset} was changed since it was written"
+            ) from error
+        writer.add(frame.codec, packed, frame.raw, chunks)
+    return writer.close()
+
+
 def pack_id(body: Blob) -> PackId:
     """The name of a pack: BLAKE3 of its sealed bytes, which can be checked without keys."""
     return PackId(blake3(body).hexdigest())

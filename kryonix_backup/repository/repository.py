@@ -13,13 +13,14 @@ from functools import partial
 from typing import Any
 
 from kryonix_backup.clock import Clock
-from kryonix_backup.crypto.keyring import first_keyring, seal_keyring
-from kryonix_backup.crypto.keys import Owner, TenantKeys
+from kryonix_backup.crypto.keyring import Keyring, first_keyring, seal_keyring
+from kryonix_backup.crypto.keys import KeyState, Owner, TenantKeys
 from kryonix_backup.crypto.keystore import KeyStore
 from kryonix_backup.crypto.naming import ChunkNamer
 from kryonix_backup.crypto.seal import Kind, open_object, seal_object
 from kryonix_backup.errors import (
     Damaged,
+    KeyUnusable,
     ObjectExists,
     ObjectMissing,
     RepositoryError,
@@ -40,7 +41,7 @@ from kryonix_backup.model import (
 from kryonix_backup.repository.codec import Codec, compressor, decompress
 from kryonix_backup.repository.content import refs_of
 from kryonix_backup.repository.index import Index, Segment
-from kryonix_backup.repository.keyrings import described_at, load_keyring
+from kryonix_backup.repository.keyrings import described_at, generations, load_keyring
 from kryonix_backup.repository.layout import (
     FORMAT,
     INDEX,
@@ -58,6 +59,7 @@ from kryonix_backup.repository.layout import (
 from kryonix_backup.repository.log import LogBook
 from kryonix_backup.repository.pack import PackInfo, Place, read_directory
 from kryonix_backup.repository.reader import ChunkReader, Shelf
+from kryonix_backup.repository.reseal import Resealer
 from kryonix_backup.repository.scrub import Scrubbed, scrub_pack
 from kryonix_backup.repository.snapshot import Snapshot
 from kryonix_backup.repository.tree import Root, TreeReader
@@ -74,14 +76,18 @@ class Repository:
     """The chunks and snapshots of exactly one tenant; no method takes a tenant."""
 
     def __init__(
-        self, store: ObjectStore, tenant: TenantId, described: Format, keys: TenantKeys
-    ) -> None:
+        self, store: ObjectStore, tenant: TenantId, described: Format, keyring: Keyring,
+        master: KeyStore,
+    ) -> None:  # fmt: skip
         self.store = store
         self.tenant = tenant
         self.id = described.repository
         self.created = described.created
-        self.namer = ChunkNamer(keys.id_key)
-        self._keys = keys
+        self._owner = Owner(described.repository, tenant)
+        self._master = master
+        self._generation = keyring.generation
+        self._keys = TenantKeys(keyring.records)
+        self.namer = ChunkNamer(self._keys.id_key)
         self._index = Index()
         self._index_lock = threading.Lock()
         self._recovered: set[PackId] = set()
@@ -122,7 +128,27 @@ class Repository:
         """
         described = described_at(store)
         keyring = load_keyring(store, Owner(described.repository, tenant), master)
-        return cls(store, tenant, described, TenantKeys(keyring.records))
+        return cls(store, tenant, described, keyring, master)
+
+    def check_keys(self) -> None:
+        """
+        Raise KeyUnusable where what was sealed since this was opened is not to be relied on.
+
+        That is where the key that seals was suspended, compromised or destroyed meanwhile; one that
+        made way for a later epoch may finish what it began.
+        """
+        newest = max(generations(self.store, self._owner), default=0)
+        if newest == self._generation:
+            return
+        sealing = self._keys.current.id
+        fresh = load_keyring(self.store, self._owner, self._master)
+        states = {record.id: record.state for record in fresh.records}
+        if states.get(sealing) not in (KeyState.ACTIVE, KeyState.DECRYPT_ONLY):
+            raise KeyUnusable(
+                f"key {sealing} was taken out of use while this ran",
+                "Run the same command again: a new key seals now.",
+            )
+        self._generation = fresh.generation
 
     # ------------------------------------------------------------------ snapshots
 
@@ -175,7 +201,12 @@ class Repository:
         return loaded
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Make a snapshot count; everything that it names must be durable by now."""
+        """
+        Make a snapshot count; everything that it names must be durable by now.
+
+        Raises KeyUnusable as `check_keys` does.
+        """
+        self.check_keys()
         self._keep(Kind.SNAPSHOT, snapshot_name(snapshot.id), snapshot.to_plain())
 
     # ------------------------------------------------------------------ restore journals
@@ -193,7 +224,7 @@ class Repository:
 
     def log(self, source: SourceName) -> LogBook:
         """The transaction log of one source."""
-        return LogBook(self.store, self._keys, self.id, source, self.reader)
+        return LogBook(self.store, self._keys, self.id, source, self.reader, self.check_keys)
 
     # ------------------------------------------------------------------ chunks
 
@@ -217,7 +248,9 @@ class Repository:
 
     def _segment(self, name: str) -> tuple[str, Segment] | None:
         try:
-            return name, Segment.from_bytes(self._open(Kind.INDEX, name), name)
+            return name, self._index_object(name)
+        except KeyUnusable:
+            raise  # nothing is damaged: an operator forbade to open it
         except RepositoryError as error:
             log.warning("%s is set aside: %s", name, error.message)
             self._index.damaged[name] = error.message
@@ -237,6 +270,17 @@ class Repository:
     def scrubber(self) -> Callable[[PackInfo], Scrubbed]:
         """A way to read everything in a pack again; what is wrong is told, not raised."""
         return partial(scrub_pack, self._shelf())
+
+    def resealer(self) -> Resealer:
+        """A way to seal anew what a compromised key sealed."""
+        there = self._stored_packs()
+        vault = Vault(self.store, self._keys, self.id, self.namer, self.load_index(), frozenset())
+        self._take_up(there, vault)
+        whole = frozenset(_whole(there, vault.index))
+        return Resealer(replace(vault, trusted=whole), self._index_object)
+
+    def _index_object(self, name: str) -> Segment:
+        return Segment.from_bytes(self._open(Kind.INDEX, name), name)
 
     def _shelf(self) -> Shelf:
         return Shelf(self.store, self._keys, self.id, self.namer, self.load_index())
@@ -300,6 +344,8 @@ class Repository:
                 found.append(
                     read_directory(self.store, name, pack, there[name], self._keys, self.id)
                 )
+            except KeyUnusable:
+                raise
             except (RepositoryError, ObjectMissing) as error:
                 log.warning("%s is left aside: %s", name, error.message)
         return found

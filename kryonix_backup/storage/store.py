@@ -59,8 +59,8 @@ class ObjectStore(Protocol):
 
     def replace(self, name: str, body: Blob) -> None:
         """
-        Write an object whether it is there or not: a reader sees the whole of the old one or of
-        the new one. The body has to be below `WHOLE_BYTES`.
+        Write an object whether it is there or not, in one request: a reader sees the whole of the
+        old one or of the new one.
         """
         ...
 

@@ -1,0 +1,224 @@
+"""
+Changing a tenant's keys, in every region.
+
+Each change writes the next generation of the keyring in the primary region, by a conditional
+create: there it happened, or it did not. Then the other regions get it, and then older generations
+go. A change that was cut short after the first step is completed by the next one, or by `settle`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from kryonix_backup.clock import Clock
+from kryonix_backup.crypto.keyring import Keyring, Recipient, new_key, seal_keyring
+from kryonix_backup.crypto.keys import KeyRecord, KeyState, Owner, Purpose
+from kryonix_backup.crypto.keystore import KeyStore
+from kryonix_backup.crypto.stores.escrow import escrow_of
+from kryonix_backup.errors import AlreadyRunning, KeyRefused, KeyUnusable, ObjectExists
+from kryonix_backup.model import TenantId
+from kryonix_backup.repository.keyrings import (
+    described_at,
+    load_keyring,
+    mirror,
+    remove_older,
+)
+from kryonix_backup.repository.layout import keyring_name
+from kryonix_backup.settings import Secret
+from kryonix_backup.storage.store import ObjectStore
+
+log = logging.getLogger(__name__)
+
+# What an operator may make of a key in each state; the rest is refused. Only what has nothing left
+# to open is destroyed: that is for `reseal` to say.
+_NEXT: Mapping[KeyState, frozenset[KeyState]] = {
+    KeyState.ACTIVE: frozenset({KeyState.DECRYPT_ONLY, KeyState.SUSPENDED, KeyState.COMPROMISED}),
+    KeyState.DECRYPT_ONLY: frozenset({KeyState.SUSPENDED, KeyState.COMPROMISED}),
+    KeyState.SUSPENDED: frozenset({KeyState.ACTIVE, KeyState.DECRYPT_ONLY, KeyState.COMPROMISED}),
+    KeyState.COMPROMISED: frozenset(),
+    KeyState.DESTROYED: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """After how many days a data key and the master key are due to be changed."""
+
+    data_days: int = 30
+    master_days: int = 90
+
+    def data_due(self, keyring: Keyring) -> datetime:
+        """When the data key that seals now has to make way for a new one."""
+        sealing = [
+            record.created
+            for record in keyring.records
+            if record.purpose is Purpose.DATA and record.state is KeyState.ACTIVE
+        ]
+        return max(sealing, default=keyring.written) + timedelta(days=self.data_days)
+
+    def master_due(self, keyring: Keyring) -> datetime:
+        """When the master key has to make way for a new one."""
+        return keyring.master_since + timedelta(days=self.master_days)
+
+
+class KeyCare:
+    """
+    The keys of one tenant in the stores of its regions, of which the first is the primary.
+
+    Every method raises KeyRefused where the master does not open the newest keyring, and
+    AlreadyRunning where another change was quicker.
+    """
+
+    def __init__(
+        self, tenant: TenantId, stores: Sequence[ObjectStore], master: KeyStore, clock: Clock
+    ) -> None:
+        self._stores = stores
+        self._master = master
+        self._clock = clock
+        self._owner = Owner(described_at(stores[0]).repository, tenant)
+
+    def keyring(self) -> Keyring:
+        """The keys as the primary region has them; changes nothing."""
+        return load_keyring(self._stores[0], self._owner, self._master)
+
+    def settle(self) -> Keyring:
+        """Bring every region to the newest generation and remove older ones; the keys."""
+        keyring = self.keyring()
+        primary, *others = self._stores
+        for other in others:
+            mirror(primary, other, self._owner)
+        for store in self._stores:
+            if keyring.generation:
+                remove_older(store, self._owner)
+        return keyring
+
+    def rotate_data(self) -> Keyring:
+        """Start an epoch: a new data key seals, and those before it only open."""
+        now = self._clock.now()
+
+        def change(keyring: Keyring) -> Keyring:
+            records = [
+                replace(record, state=KeyState.DECRYPT_ONLY, changed=now)
+                if record.purpose is Purpose.DATA and record.state is KeyState.ACTIVE
+                else record
+                for record in keyring.records
+            ]
+            epochs = [each.epoch for each in keyring.records if each.purpose is Purpose.DATA]
+            fresh = new_key(Purpose.DATA, max(epochs) + 1, now)
+            return replace(keyring, records=(*records, fresh))
+
+        return self._change(change)
+
+    def rotate_master(self, new: KeyStore) -> Keyring:
+        """
+        Wrap the same keys for a new master; the old one opens nothing any more.
+
+        The old and the new one may live in different kinds of key stores. Where a change to this
+        new master was cut short, it is completed.
+        """
+        try:
+            self.keyring()
+        except KeyRefused as error:
+            self._master = new
+            try:
+                keyring = self.settle()
+            except KeyRefused:
+                raise error from None
+            log.info("the keys were wrapped for the new master already")
+            return keyring
+        now = self._clock.now()
+        return self._change(lambda keyring: replace(keyring, master_since=now), [new])
+
+    def set_state(self, key: str, state: KeyState) -> Keyring:
+        """
+        Change what may be done with a data key, named by its id or its epoch.
+
+        Whatever the key sealed stays as it is. Where the key that seals may seal no more, a new
+        one is made. Raises KeyUnusable where there is no such key, or its state does not allow
+        this one to follow.
+        """
+
+        def change(keyring: Keyring) -> Keyring:
+            chosen = _chosen(keyring, key)
+            if state not in _NEXT[chosen.state]:
+                allowed = ", ".join(sorted(_NEXT[chosen.state]))
+                raise KeyUnusable(
+                    f"key {chosen.id} is {chosen.state.value}, and cannot become {state.value}",
+                    f"It can become {allowed}." if allowed else "Nothing can follow that state.",
+                )
+            return self._changed(keyring, replace(chosen, state=state))
+
+        return self._change(change)
+
+    def destroy_data_key(self, key: str) -> Keyring:
+        """
+        Forget the secret of a compromised data key; what it sealed opens no more.
+
+        Raises KeyUnusable where it is in another state.
+        """
+
+        def change(keyring: Keyring) -> Keyring:
+            chosen = _chosen(keyring, key)
+            if chosen.state is not KeyState.COMPROMISED:
+                raise KeyUnusable(f"key {chosen.id} is {chosen.state.value}, not compromised")
+            gone = replace(chosen, state=KeyState.DESTROYED, secret=Secret(b""))
+            return self._changed(keyring, gone)
+
+        return self._change(change)
+
+    def _changed(self, keyring: Keyring, changed: KeyRecord) -> Keyring:
+        """The keyring with one key changed, and one that seals if there is none any more."""
+        now = self._clock.now()
+        records = tuple(
+            replace(changed, changed=now) if each.id == changed.id else each
+            for each in keyring.records
+        )
+        data = [each for each in records if each.purpose is Purpose.DATA]
+        if not any(each.state is KeyState.ACTIVE for each in data):
+            epoch = max(each.epoch for each in data) + 1
+            records = (*records, new_key(Purpose.DATA, epoch, now))
+        return replace(keyring, records=records)
+
+    def set_escrow(self, escrow: Recipient | None) -> Keyring:
+        """Wrap the keys for an escrow too, in place of the one before; None takes it away."""
+        return self._change(
+            lambda keyring: replace(keyring, recipients=()), extra=[escrow] if escrow else []
+        )
+
+    def _change(
+        self,
+        change: Callable[[Keyring], Keyring],
+        masters: Sequence[KeyStore] = (),
+        extra: Sequence[Recipient] = (),
+    ) -> Keyring:
+        before = self.settle()
+        changed = change(before)
+        after = replace(changed, generation=before.generation + 1, written=self._clock.now())
+        kept = [escrow for row in changed.recipients if (escrow := escrow_of(row)) is not None]
+        recipients = [*(masters or [self._master]), *kept, *extra]
+        name = keyring_name(self._owner.repository, after.generation)
+        try:
+            self._stores[0].put(name, seal_keyring(after, recipients, self._owner))
+        except ObjectExists as error:
+            raise AlreadyRunning("another change of the keys was quicker") from error
+        if masters:
+            self._master = masters[0]
+        return self.settle()
+
+
+def _chosen(keyring: Keyring, key: str) -> KeyRecord:
+    fitting = [
+        record
+        for record in keyring.records
+        if record.purpose is Purpose.DATA and (record.id == key or str(record.epoch) == key)
+    ]
+    if not fitting:
+        epochs = sorted(each.epoch for each in keyring.records if each.purpose is Purpose.DATA)
+        raise KeyUnusable(
+            f"there is no data key {key!r}",
+            f"Name one by its id or its epoch: {', '.join(map(str, epochs))}.",
+        )
+    return fitting[0]

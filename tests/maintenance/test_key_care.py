@@ -1,0 +1,243 @@
+"""A change of keys happened in every region or is completed by the next, wherever it is cut."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from kryonix_backup.crypto.keys import KeyState, Owner, Purpose
+from kryonix_backup.crypto.stores.escrow import SharesKeyStore, split
+from kryonix_backup.crypto.stores.root import master_from
+from kryonix_backup.errors import AlreadyRunning, KeyRefused, KeyUnusable, StoreUnavailable
+from kryonix_backup.maintenance.key_care import KeyCare, Schedule
+from kryonix_backup.repository.keyrings import generations, load_keyring, mirror
+from kryonix_backup.repository.repository import Repository
+from kryonix_backup.settings import RootKey, Secret
+from kryonix_backup.storage.memory import MemoryStore
+from kryonix_backup.storage.store import ObjectStore
+from kryonix_backup.testing.clock import NOON, FixedClock
+from kryonix_backup.testing.faults import FaultyStore
+from kryonix_backup.testing.repositories import ACME, RecordingStore, key_file, new_repository
+
+OLD, NEW = key_file(7), key_file(8)
+
+
+class Regions:
+    """A tenant's repository in two regions, and what became of its keys."""
+
+    def __init__(self) -> None:
+        self.primary, self.second = RecordingStore("memory://one"), RecordingStore("memory://two")
+        self.owner = Owner(new_repository(self.primary).id, ACME)
+        mirror(self.primary, self.second, self.owner)
+        self.clock = FixedClock()
+
+    def care(self, fill: int = 7, *stores: ObjectStore) -> KeyCare:
+        stores = stores or (self.primary, self.second)
+        return KeyCare(ACME, stores, key_file(fill), self.clock)
+
+    def assert_same(self, fill: int, generation: int) -> None:
+        """Every region has this generation alone, for this master."""
+        for store in (self.primary, self.second):
+            assert generations(store, self.owner) == [generation]
+            assert load_keyring(store, self.owner, key_file(fill)).generation == generation
+            assert Repository.open(store, ACME, key_file(fill)).id == self.owner.repository
+        assert self.primary.names("keys/") == self.second.names("keys/")
+
+
+@pytest.fixture
+def regions() -> Regions:
+    return Regions()
+
+
+def _keep(store: ObjectStore, fill: int, chunk: bytes) -> None:
+    with Repository.open(store, ACME, key_file(fill)).writer() as writer:
+        writer.lane("store").keep([chunk])
+
+
+def _data(keyring: object) -> list[tuple[int, KeyState]]:
+    return [
+        (record.epoch, record.state)
+        for record in keyring.records  # type: ignore[attr-defined]
+        if record.purpose is Purpose.DATA
+    ]
+
+
+def test_a_new_epoch_seals_and_the_old_ones_open(regions: Regions) -> None:
+    _keep(regions.primary, 7, b"of the first epoch")
+    before = regions.care().keyring()
+
+    after = regions.care().rotate_data()
+
+    assert _data(after) == [(1, KeyState.DECRYPT_ONLY), (2, KeyState.ACTIVE)]
+    assert [each.id for each in after.records][: len(before.records)] == [
+        each.id for each in before.records
+    ]
+    regions.assert_same(7, 2)
+    _keep(regions.primary, 7, b"of the second epoch")
+    again = Repository.open(regions.primary, ACME, OLD)
+    for chunk in (b"of the first epoch", b"of the second epoch"):
+        assert again.reader().read(again.namer(chunk)) == chunk
+
+
+def test_a_new_master_opens_and_the_old_one_does_not(regions: Regions) -> None:
+    secrets = {each.id: each.secret.reveal() for each in regions.care().keyring().records}
+    packs = dict(regions.primary.objects)
+    regions.clock.sleep(100)
+
+    after = regions.care().rotate_master(NEW)
+
+    assert {each.id: each.secret.reveal() for each in after.records} == secrets
+    assert after.master_since == NOON + timedelta(seconds=100)
+    regions.assert_same(8, 2)
+    with pytest.raises(KeyRefused):
+        Repository.open(regions.primary, ACME, OLD)
+    for name, body in packs.items():
+        if not name.startswith("keys/"):
+            assert regions.primary.objects[name] == body  # no data is rewritten
+
+
+def test_a_new_master_may_live_elsewhere(regions: Regions) -> None:
+    phrase = master_from(RootKey(passphrase=Secret("a long one")))
+
+    regions.care().rotate_master(phrase)
+
+    assert Repository.open(regions.second, ACME, phrase).id == regions.owner.repository
+    KeyCare(ACME, [regions.primary, regions.second], phrase, regions.clock).rotate_master(OLD)
+    regions.assert_same(7, 3)
+
+
+@pytest.mark.parametrize("cut", range(6))
+@pytest.mark.parametrize("what", ["master", "data"])
+def test_cut_at_any_step_and_run_again_it_ends_right(regions: Regions, what: str, cut: int) -> None:
+    gone = StoreUnavailable("gone")
+    one = FaultyStore(regions.primary, put=[None] * cut + [gone] * 9, delete=[None] * cut + [gone])
+    two = FaultyStore(
+        regions.second, put=[None] * max(0, cut - 1) + [gone] * 9, delete=[None] * cut + [gone]
+    )
+    care = regions.care(7, one, two)
+    change = care.rotate_data if what == "data" else lambda: care.rotate_master(NEW)
+    try:
+        change()
+    except StoreUnavailable:
+        opened = sum(_opens(regions.primary, fill) for fill in (7, 8))
+        assert opened == 1  # by one master, never by both or none
+
+    if what == "data":
+        regions.care().settle()
+        generation = generations(regions.primary, regions.owner)[-1]
+        regions.assert_same(7, generation)
+    else:
+        regions.care().rotate_master(NEW)
+        regions.assert_same(8, 2)
+
+
+def _opens(store: ObjectStore, fill: int) -> bool:
+    try:
+        Repository.open(store, ACME, key_file(fill))
+    except KeyRefused:
+        return False
+    return True
+
+
+def test_of_two_changes_at_once_one_is_told(regions: Regions) -> None:
+    class Late(MemoryStore):
+        """Another change comes between its reading and its writing."""
+
+        def put(self, name: str, body: object) -> None:
+            if name.startswith("keys/") and name.endswith("2"):
+                regions.care().rotate_data()
+            super().put(name, body)  # type: ignore[arg-type]
+
+    late = Late()
+    late.objects = regions.primary.objects
+
+    with pytest.raises(AlreadyRunning):
+        regions.care(7, late, regions.second).rotate_data()
+    regions.assert_same(7, 2)
+
+
+def test_only_the_master_may_change_keys(regions: Regions) -> None:
+    before = dict(regions.primary.objects)
+
+    for change in (
+        lambda: regions.care(9).rotate_data(),
+        lambda: regions.care(9).set_state("1", KeyState.SUSPENDED),
+        lambda: regions.care(9).rotate_master(NEW),
+    ):
+        with pytest.raises(KeyRefused):
+            change()
+    assert regions.primary.objects == before
+
+
+def test_a_suspended_key_opens_nothing_until_it_may_again(regions: Regions) -> None:
+    _keep(regions.primary, 7, b"chunk")
+
+    after = regions.care().set_state("1", KeyState.SUSPENDED)
+
+    assert _data(after) == [(1, KeyState.SUSPENDED), (2, KeyState.ACTIVE)]
+    with pytest.raises(KeyUnusable, match="suspended since"):
+        Repository.open(regions.primary, ACME, OLD).reader()
+    regions.care().set_state("1", KeyState.DECRYPT_ONLY)
+    opened = Repository.open(regions.primary, ACME, OLD)
+    assert opened.reader().read(opened.namer(b"chunk")) == b"chunk"
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (KeyState.COMPROMISED, KeyState.ACTIVE),
+        (KeyState.COMPROMISED, KeyState.SUSPENDED),
+        (KeyState.DECRYPT_ONLY, KeyState.ACTIVE),
+        (KeyState.SUSPENDED, KeyState.DESTROYED),
+    ],
+)
+def test_a_state_that_cannot_follow_is_refused(
+    regions: Regions, first: KeyState, then: KeyState
+) -> None:
+    regions.care().set_state("1", first)
+
+    with pytest.raises(KeyUnusable, match="cannot become"):
+        regions.care().set_state("1", then)
+
+
+def test_a_key_that_is_not_there_is_told(regions: Regions) -> None:
+    with pytest.raises(KeyUnusable, match="no data key '7'") as caught:
+        regions.care().set_state("7", KeyState.SUSPENDED)
+    assert "its epoch: 1" in caught.value.hint
+
+
+def test_only_a_compromised_key_is_destroyed(regions: Regions) -> None:
+    with pytest.raises(KeyUnusable, match="not compromised"):
+        regions.care().destroy_data_key("1")
+    regions.care().set_state("1", KeyState.COMPROMISED)
+
+    after = regions.care().destroy_data_key("1")
+
+    assert _data(after) == [(1, KeyState.DESTROYED), (2, KeyState.ACTIVE)]
+    destroyed = next(each for each in after.records if each.state is KeyState.DESTROYED)
+    assert destroyed.secret.reveal() == b""
+
+
+def test_an_escrow_opens_this_generation_and_every_later_one(regions: Regions) -> None:
+    recipient, shares = split(2, 3)
+
+    regions.care().set_escrow(recipient)
+    regions.care().rotate_data()
+    regions.care().rotate_master(NEW)
+
+    keyring = load_keyring(regions.second, regions.owner, SharesKeyStore(shares[1:]))
+    assert keyring.generation == 4
+    KeyCare(ACME, [regions.primary], SharesKeyStore(shares[:2]), regions.clock).rotate_master(OLD)
+    assert Repository.open(regions.primary, ACME, OLD)
+
+    regions.care().set_escrow(None)
+    with pytest.raises(KeyRefused, match="not for a escrow-shares"):
+        load_keyring(regions.primary, regions.owner, SharesKeyStore(shares[:2]))
+
+
+def test_what_is_due_is_reckoned_from_the_keys_themselves(regions: Regions) -> None:
+    keyring = regions.care().keyring()
+
+    assert Schedule().data_due(keyring) == NOON + timedelta(days=30)
+    assert Schedule(master_days=7).master_due(keyring) == NOON + timedelta(days=7)

@@ -1,0 +1,157 @@
+"""What a compromised key sealed is sealed anew, wherever that was cut, and nothing is lost."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from kryonix_backup.crypto.keys import KeyState, Purpose
+from kryonix_backup.errors import Damaged, KeyUnusable, StoreUnavailable
+from kryonix_backup.events import quiet
+from kryonix_backup.maintenance.key_care import KeyCare
+from kryonix_backup.maintenance.report import Level
+from kryonix_backup.maintenance.verify import verify
+from kryonix_backup.model import ChainId, KeyId, LogHeader, RestoreId, SourceName
+from kryonix_backup.repository.repository import Repository
+from kryonix_backup.storage.store import ObjectStore
+from kryonix_backup.testing.clock import FixedClock
+from kryonix_backup.testing.faults import FaultyStore
+from kryonix_backup.testing.repositories import (
+    ACME,
+    RecordingStore,
+    back_up,
+    key_file,
+    new_repository,
+    reopened,
+)
+from kryonix_backup.testing.sources import MemorySource, Thing
+
+CHAIN = ChainId("20261123t120000z-0123456789abcdef")
+RESTORE = RestoreId("20261124t120000z-0123456789abcdef")
+LOG = b"frames" * 1000
+
+
+def _things(seed: int) -> dict[bytes, Thing]:
+    chance = random.Random(seed)
+    return {b"file-%d" % n: Thing(chance.randbytes(70_000)) for n in range(4)}
+
+
+def _compromised() -> tuple[RecordingStore, KeyId]:
+    """Every kind of object under the first key, which somebody else may know by now."""
+    store = RecordingStore()
+    repository = new_repository(store)
+    for seed in (1, 2, 2):
+        back_up(repository, MemorySource(_things(seed), _things(seed + 10)))
+    header = LogHeader(CHAIN, 0, 1, 2, None, None, None, 0, 0, "", {"log": "7/8"})
+    repository.log(SourceName("db")).append(header, LOG)
+    repository.write_journal(RESTORE, 0, {"step": "begun"})
+    keyring = KeyCare(ACME, [store], key_file(), FixedClock()).set_state("1", KeyState.COMPROMISED)
+    return store, next(each.id for each in keyring.records if each.purpose is Purpose.DATA)
+
+
+def _reseal(store: ObjectStore, key: KeyId) -> list[str]:
+    resealer = Repository.open(store, ACME, key_file()).resealer()
+    return [info.name for info in resealer.reseal(resealer.sealed_by(key))]
+
+
+def _assert_whole(store: RecordingStore) -> None:
+    repository = reopened(store)
+    report = verify(repository, Level.DATA, quiet, FixedClock())
+    assert (report.status, report.snapshots) == ("ok", 3)
+    (piece,) = repository.log(SourceName("db")).segment(CHAIN, 0)[1]
+    assert bytes(piece) == LOG
+    assert repository.journal(RESTORE) == [{"step": "begun"}]
+
+
+def test_everything_the_key_sealed_is_found_and_sealed_anew() -> None:
+    store, key = _compromised()
+    before = set(store.names())
+
+    done = _reseal(store, key)
+
+    kinds = {name.partition("/")[0] for name in done}
+    assert kinds == {"packs", "index", "snapshots", "logs", "restores"}
+    assert set(done) == {name for name in before if not name.startswith(("keys/", "format"))}
+    assert reopened(store).resealer().sealed_by(key) == []
+    _assert_whole(store)
+
+
+def test_afterwards_the_key_is_not_needed() -> None:
+    store, key = _compromised()
+    _reseal(store, key)
+
+    KeyCare(ACME, [store], key_file(), FixedClock()).destroy_data_key(key)
+
+    _assert_whole(store)
+    report = back_up(reopened(store), MemorySource(_things(2), _things(12)))
+    assert report.to_plain()["bytes_new"] < 10_000  # it finds every chunk in its new pack
+
+
+def test_what_another_key_sealed_is_left_as_it_is() -> None:
+    store, key = _compromised()
+    back_up(reopened(store), MemorySource(_things(3)))
+    before = dict(store.objects)
+    others = {info.name for info in reopened(store).resealer().sealed_by(
+        reopened(store)._keys.current.id)}  # fmt: skip
+
+    _reseal(store, key)
+
+    assert {name for name in others if not name.startswith("index/")}
+    for name in others:
+        if not name.startswith("index/"):
+            assert store.objects[name] == before[name]
+
+
+@pytest.mark.parametrize("method", ["put", "delete", "replace"])
+@pytest.mark.parametrize("cut", range(4))
+def test_cut_at_any_step_nothing_is_lost_and_run_again_it_ends(method: str, cut: int) -> None:
+    store, key = _compromised()
+    faulty = FaultyStore(store, **{method: [None] * cut + [StoreUnavailable("gone")]})
+
+    with pytest.raises(StoreUnavailable):
+        _reseal(faulty, key)
+    faulty.assert_all_faults_fired()
+    _assert_whole(store)
+
+    _reseal(store, key)
+    _assert_whole(store)
+    assert reopened(store).resealer().sealed_by(key) == []
+    named = {f"packs/{pack[:2]}/{pack}" for pack in reopened(store).load_index().packs()}
+    assert named == set(store.names("packs/"))
+
+
+def test_a_damaged_object_is_told_and_left() -> None:
+    store, key = _compromised()
+    name = store.names("packs/")[0]
+    body = bytearray(store.objects[name])
+    body[100] ^= 1
+    store.objects[name] = bytes(body)
+
+    with pytest.raises(Damaged, match=name):
+        _reseal(store, key)
+    assert store.objects[name] == bytes(body)
+
+
+@pytest.mark.parametrize("state", [KeyState.SUSPENDED, KeyState.COMPROMISED])
+def test_a_backup_that_began_under_the_key_does_not_count(state: KeyState) -> None:
+    store = RecordingStore()
+    began = new_repository(store)
+    care = KeyCare(ACME, [store], key_file(), FixedClock())
+    care.set_state("1", state)
+
+    with pytest.raises(KeyUnusable, match="taken out of use") as caught:
+        back_up(began, MemorySource(_things(1)))
+
+    assert "again" in caught.value.hint
+    assert store.names("snapshots/") == []
+
+
+def test_a_backup_that_began_before_a_new_epoch_counts() -> None:
+    store = RecordingStore()
+    began = new_repository(store)
+    KeyCare(ACME, [store], key_file(), FixedClock()).rotate_data()
+
+    back_up(began, MemorySource(_things(1)))
+
+    assert verify(reopened(store), Level.DATA, quiet, FixedClock()).status == "ok"
