@@ -9,14 +9,16 @@ Every failure that this project raises on purpose, in one tree.
     │   ├── TenantUnknown            12
     │   ├── TenantExists             13
     │   ├── InvalidUrl               14
-    │   ├── SecretMissing            15   no passphrase or key file, or no credentials
+    │   ├── SecretMissing            15   no passphrase, key file or PIN, or no credentials
     │   ├── ServerUnreachable        16   the Prefect server does not answer
-    │   └── CatalogUnusable          17   the catalog's database cannot be used
+    │   ├── CatalogUnusable          17   the catalog's database cannot be used
+    │   └── KeyStoreUnusable         18   an HSM or KMS refuses us, or lacks what is needed
     ├── TransientError               30   trying again can help
     │   ├── StoreUnavailable         31
     │   ├── StoreThrottled           32   the store asked to slow down
     │   ├── AlreadyRunning           33   another run holds this restore, or follows this log
-    │   └── SourceUnavailable        34   a source's server does not answer
+    │   ├── SourceUnavailable        34   a source's server does not answer
+    │   └── KeyStoreUnavailable      35   an HSM or KMS does not answer
     ├── StoreError                   40
     │   ├── ObjectMissing            41
     │   ├── ObjectExists             42
@@ -132,7 +134,7 @@ class InvalidUrl(ConfigError):
 
 
 class SecretMissing(ConfigError):
-    """No passphrase or key file is set, or no credentials."""
+    """No passphrase, key file or PIN is set, or no credentials."""
 
     exit_code = 15
     hint = "Set KRYONIX_PASSPHRASE_FILE (or KRYONIX_PASSPHRASE) for this tenant."
@@ -153,6 +155,13 @@ class CatalogUnusable(ConfigError):
         "The catalog is only a cache: mend KRYONIX_CATALOG_URL, or move the file away, and fill it"
         " again with 'kryonix catalog rebuild ID'."
     )
+
+
+class KeyStoreUnusable(ConfigError):
+    """The HSM or KMS of a tenant does not let us in, or lacks what it is asked for."""
+
+    exit_code = 18
+    hint = "Check the key store's address, and its PIN or credentials; then run 'kryonix doctor'."
 
 
 class TransientError(KryonixError):
@@ -188,6 +197,13 @@ class SourceUnavailable(TransientError):
 
     exit_code = 34
     hint = "Check that the server runs and can be reached, then run the same command again."
+
+
+class KeyStoreUnavailable(TransientError):
+    """The HSM or KMS of a tenant does not answer."""
+
+    exit_code = 35
+    hint = "Check that the HSM or KMS runs and can be reached, then run the same command again."
 
 
 class StoreError(KryonixError):

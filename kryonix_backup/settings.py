@@ -163,43 +163,113 @@ def _source(row: Mapping[str, Any]) -> SourceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyStoreSettings:
+    """
+    An HSM or KMS that keeps a tenant's master key, and what lets us in.
+
+    ``pkcs11://…`` needs the ``pin`` of its token, ``kms://…`` a key pair.
+    """
+
+    url: str
+    pin: Secret | None = None
+    access_key_id: str | None = None
+    secret_access_key: Secret | None = None
+    session_token: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RootKey:
     """
-    Where a tenant's master key comes from: a passphrase that people can remember, or a key file
-    of at least 32 random bytes. Exactly one of the two is set.
+    Where a tenant's master key comes from: a passphrase that people can remember, a key file of at
+    least 32 random bytes, or a store that never gives it away. Exactly one of the three is set.
     """
 
     passphrase: Secret | None = field(default=None)
     key_file: Secret | None = field(default=None)
+    store: KeyStoreSettings | None = field(default=None)
 
     @classmethod
-    def from_environment(cls, env: Mapping[str, str], tenant: TenantId) -> Self:
+    def from_environment(
+        cls, env: Mapping[str, str], tenant: TenantId, store_url: str | None = None
+    ) -> Self:
         """
         The root that the environment names for this tenant.
 
         ``KRYONIX_{TENANT}_PASSPHRASE`` and so on (hyphens as underscores) come before
-        ``KRYONIX_PASSPHRASE``, ``KRYONIX_PASSPHRASE_FILE`` and ``KRYONIX_KEY_FILE``. Raises
+        ``KRYONIX_PASSPHRASE``, ``…_PASSPHRASE_FILE``, ``…_KEY_FILE`` and ``…_KEY_STORE``. With
+        ``store_url`` the root is that store, and only what lets us in is looked for. Raises
         SecretMissing, and UsageError where two of them are set.
         """
-        for prefix in (f"KRYONIX_{tenant.upper().replace('-', '_')}_", "KRYONIX_"):
-            names = [f"{prefix}{end}" for end in ("PASSPHRASE", "PASSPHRASE_FILE", "KEY_FILE")]
-            found = [name for name in names if env.get(name)]
-            if len(found) > 1:
-                raise UsageError(f"{found[0]} and {found[1]} are both set; set one")
-            if found:
-                name, value = found[0], env[found[0]]
-                if name.endswith("PASSPHRASE"):
-                    return cls(passphrase=Secret(value))
-                content = _read_secret_file(name, value)
-                if name.endswith("KEY_FILE"):
-                    if len(content) < 32:
-                        raise SecretMissing(f"the key file {value} holds fewer than 32 bytes")
-                    return cls(key_file=Secret(content))
-                line = content.splitlines()[0] if content.splitlines() else b""
-                if not line:
-                    raise SecretMissing(f"the passphrase file {value} is empty")
-                return cls(passphrase=Secret(line))
-        raise SecretMissing(f"no passphrase or key file is set for tenant {tenant}")
+        if store_url:
+            return cls(store=_key_store(env, tenant, store_url))
+        ends = ("PASSPHRASE", "PASSPHRASE_FILE", "KEY_FILE", "KEY_STORE")
+        found = _first_set(env, tenant, *ends)
+        if found is None:
+            raise SecretMissing(f"no passphrase, key file or key store is set for tenant {tenant}")
+        name, value = found
+        if name.endswith("KEY_STORE"):
+            return cls(store=_key_store(env, tenant, value))
+        if name.endswith("KEY_FILE"):
+            content = _read_secret_file(name, value)
+            if len(content) < 32:
+                raise SecretMissing(f"the key file {value} holds fewer than 32 bytes")
+            return cls(key_file=Secret(content))
+        return cls(passphrase=_word("passphrase", name, value))
+
+
+def _first_set(env: Mapping[str, str], tenant: TenantId, *ends: str) -> tuple[str, str] | None:
+    """The one variable of these that is set, the tenant's own before the common ones."""
+    for prefix in _prefixes(tenant):
+        found = [name for name in (prefix + end for end in ends) if env.get(name)]
+        if len(found) > 1:
+            raise UsageError(f"{found[0]} and {found[1]} are both set; set one")
+        if found:
+            return found[0], env[found[0]]
+    return None
+
+
+def _prefixes(tenant: TenantId) -> tuple[str, str]:
+    return f"KRYONIX_{tenant.upper().replace('-', '_')}_", "KRYONIX_"
+
+
+def _word(what: str, variable: str, value: str) -> Secret:
+    """A secret that people type: the variable's value, or the first line of the file it names."""
+    if not variable.endswith("_FILE"):
+        return Secret(value)
+    lines = _read_secret_file(variable, value).splitlines()
+    if not lines or not lines[0]:
+        raise SecretMissing(f"the {what} file {value} is empty")
+    return Secret(lines[0])
+
+
+def _key_store(env: Mapping[str, str], tenant: TenantId, url: str) -> KeyStoreSettings:
+    if url.startswith("kms:"):
+        return _kms(env, tenant, url)
+    found = _first_set(env, tenant, "PIN", "PIN_FILE")
+    own = _prefixes(tenant)[0]
+    if found is None and url.startswith("pkcs11:"):
+        raise SecretMissing(
+            f"tenant {tenant} has its key in an HSM, and no PIN is set",
+            f"Set {own}PIN_FILE (or KRYONIX_PIN_FILE) to a file whose first line is the PIN.",
+        )
+    return KeyStoreSettings(url, pin=_word("PIN", *found) if found else None)
+
+
+def _kms(env: Mapping[str, str], tenant: TenantId, url: str) -> KeyStoreSettings:
+    own, common = _prefixes(tenant)
+    names = ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN")
+    for prefix in (f"{own}KMS_", f"{common}KMS_", "AWS_"):
+        key, secret, token = (env.get(prefix + name) for name in names)
+        if key and secret:
+            session = Secret(token) if token else None
+            return KeyStoreSettings(url, None, key, Secret(secret), session)
+        if key or secret:
+            missing = prefix + names[bool(key)]
+            raise SecretMissing(f"tenant {tenant}: {missing} is not set", f"Set {missing}.")
+    raise SecretMissing(
+        f"tenant {tenant} has its key in a KMS, and no credentials are set for it",
+        f"Set {common}KMS_{names[0]} and {common}KMS_{names[1]}, or AWS_{names[0]} and so on.",
+    )
 
 
 def _read_secret_file(variable: str, path: str) -> bytes:

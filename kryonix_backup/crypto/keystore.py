@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from kryonix_backup.settings import Secret
 
@@ -27,4 +27,43 @@ class KeyStore(Protocol):
 
     def unwrap(self, recipient: Mapping[str, Any], context: bytes) -> Secret:
         """The key again; raises KeyRefused when the master, the recipient or the context differ."""
+        ...
+
+
+@runtime_checkable
+class ManagedKeyStore(KeyStore, Protocol):
+    """
+    A key store that makes the master itself, in versions, and can destroy it.
+
+    Every recipient names the version that wrapped it, so older ones open as long as they are kept.
+    A version has a public name, and none has the name of another.
+    """
+
+    @property
+    def address(self) -> str:
+        """Which store and which master, for messages."""
+        ...
+
+    def renew(self) -> str:
+        """Make the first version or the next one, which wraps from now on; returns its name."""
+        ...
+
+    def versions(self) -> list[str]:
+        """Names of the versions that are not destroyed, newest last."""
+        ...
+
+    def retire(self, keep: str) -> list[str]:
+        """
+        Destroy every version but ``keep``; returns the names of those that were destroyed.
+
+        Raises KeyRefused, and destroys nothing, where there is no version of that name.
+        """
+        ...
+
+    def destroy(self) -> list[str]:
+        """
+        Destroy every version; returns the names of those that this call destroyed.
+
+        May be called again: what a call that failed has left is destroyed by the next.
+        """
         ...

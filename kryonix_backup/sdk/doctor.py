@@ -11,9 +11,14 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+from kryonix_backup.crypto.stores.registry import probe_key_store
 from kryonix_backup.errors import ConfigError, KryonixError, SourceError
 from kryonix_backup.model import TenantId
-from kryonix_backup.sdk.wiring import open_catalog, open_repository, source_of
+from kryonix_backup.sdk.wiring import (
+    open_catalog,
+    open_repository,
+    source_of,
+)
 from kryonix_backup.settings import (
     RegionSettings,
     RootKey,
@@ -125,7 +130,7 @@ def _tenant(settings: TenantSettings, env: Mapping[str, str]) -> Iterator[Check]
             evidence = "not looked at, as no key is set"
             yield Check(f"{about}: region {region.name}", UNKNOWN, evidence, error.hint)
     else:
-        yield Check(f"{about}: key", PASSED, "set")
+        yield _checked(f"{about}: key", partial(probe_key_store, root, settings.id))
         for region in settings.regions:
             opens = partial(_opens, settings.id, region, root, env)
             yield _checked(f"{about}: region {region.name}", opens)

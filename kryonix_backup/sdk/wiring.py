@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from kryonix_backup.catalog.outbox import Outbox
 from kryonix_backup.clock import Clock
 from kryonix_backup.crypto.keys import Owner
-from kryonix_backup.crypto.stores.root import RootKeyStore, master_from
+from kryonix_backup.crypto.keystore import KeyStore
+from kryonix_backup.crypto.stores.registry import open_key_store
 from kryonix_backup.errors import CatalogUnusable, KeyRefused, RepositoryExists, UsageError
 from kryonix_backup.model import TenantId
 from kryonix_backup.repository.keyrings import mirror
@@ -33,7 +34,7 @@ def open_repository(
     tenant: TenantId, region: RegionSettings, root: RootKey, env: Mapping[str, str]
 ) -> Repository:
     """The tenant's repository in a region; raises what `Repository.open` raises."""
-    return Repository.open(open_store(region, env), tenant, master_from(root))
+    return Repository.open(open_store(region, env), tenant, open_key_store(root, tenant))
 
 
 def create_repositories(
@@ -44,7 +45,8 @@ def create_repositories(
 
     Raises RepositoryExists where a region holds another, or one that the root does not open.
     """
-    master = master_from(root)  # one for all: deriving it from a passphrase is slow on purpose
+    # One for all: deriving it from a passphrase is slow on purpose.
+    master = open_key_store(root, settings.id)
     primary = open_store(settings.primary, env)
     first = _create_repository(settings.id, primary, master, clock)
     made: dict[str, Repository] = {settings.primary.name: first}
@@ -58,7 +60,7 @@ def create_repositories(
 
 
 def _create_repository(
-    tenant: TenantId, store: ObjectStore, master: RootKeyStore, clock: Clock
+    tenant: TenantId, store: ObjectStore, master: KeyStore, clock: Clock
 ) -> Repository:
     try:
         return Repository.create(store, tenant, master, clock)

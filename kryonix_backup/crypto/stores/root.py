@@ -8,7 +8,6 @@ AES-256-GCM with a random 96-bit nonce: a repository has few keys, far from that
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import threading
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from kryonix_backup.crypto.stores.encoding import from_text, to_text
 from kryonix_backup.errors import KeyRefused
 from kryonix_backup.settings import RootKey, Secret
 
@@ -35,7 +35,7 @@ class RootKeyStore:
     """A master key derived from what the operator knows or keeps; see the module."""
 
     def __init__(self, root: RootKey, iterations: int = DEFAULT_ITERATIONS) -> None:
-        if (root.passphrase is None) == (root.key_file is None):
+        if (root.passphrase is None) == (root.key_file is None) or root.store is not None:
             raise KeyRefused("exactly one of a passphrase and a key file is needed")
         if root.passphrase is not None and not root.passphrase.reveal():
             raise KeyRefused("the passphrase is empty", "Use one that nobody can guess.")
@@ -61,9 +61,9 @@ class RootKeyStore:
         wrapped = self._cipher(self._salt, self._iterations).encrypt(nonce, key.reveal(), context)
         recipient: dict[str, Any] = {
             "store": self.kind,
-            "salt": _text(self._salt),
-            "nonce": _text(nonce),
-            "wrapped": _text(wrapped),
+            "salt": to_text(self._salt),
+            "nonce": to_text(nonce),
+            "wrapped": to_text(wrapped),
         }
         if self.kind == "passphrase":
             recipient["iterations"] = self._iterations
@@ -72,11 +72,14 @@ class RootKeyStore:
     def unwrap(self, recipient: Mapping[str, Any], context: bytes) -> Secret:
         try:
             salt, nonce, wrapped = (
-                _bytes(recipient[name]) for name in ("salt", "nonce", "wrapped")
+                from_text(recipient[name]) for name in ("salt", "nonce", "wrapped")
             )
             iterations = int(recipient.get("iterations", LEAST_ITERATIONS))
+            valid = recipient["store"] == self.kind
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise KeyRefused("a wrapped key has the wrong form") from error
+        if not valid:
+            raise KeyRefused(f"a key is not wrapped for a {self.kind}")
         if not LEAST_ITERATIONS <= iterations <= MOST_ITERATIONS or len(nonce) != _NONCE_BYTES:
             raise KeyRefused("a wrapped key asks for parameters that are not allowed")
         try:
@@ -109,14 +112,3 @@ class RootKeyStore:
 def master_from(root: RootKey) -> RootKeyStore:
     """The master key that a passphrase or a key file makes."""
     return RootKeyStore(root)
-
-
-def _bytes(text: str) -> bytes:
-    value = base64.b64decode(text, validate=True)
-    if _text(value) != text:  # base64 has spare bits at its end; none of them may be changed
-        raise ValueError("not the base64 of anything")
-    return value
-
-
-def _text(value: bytes) -> str:
-    return base64.b64encode(value).decode()
