@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from prefect.blocks.core import Block
@@ -38,6 +39,18 @@ class StoredSource(BaseModel):
         return self.model_dump()
 
 
+class StoredKeys(BaseModel):
+    """Where a tenant's master key is and when keys are due, as a block holds it."""
+
+    store: str | None = Field(
+        default=None, description="Address of an HSM or KMS; empty: what the worker's key names."
+    )
+    second: str | None = Field(default=None, description="A second one that opens the keys too.")
+    data_days: int = Field(default=30, description="Days until a data key is due to be changed.")
+    master_days: int = Field(default=90, description="Days until the master key is due.")
+    fips: bool = Field(default=False, description="Whether only approved algorithms may be used.")
+
+
 class TenantBlock(Block):
     """A tenant: its tier, its regions, its sources and where its key is."""
 
@@ -60,6 +73,9 @@ class TenantBlock(Block):
         default_factory=list,
         description="Jurisdictions that may hold the tenant's data; empty means any.",
     )
+    keys: StoredKeys = Field(
+        default_factory=StoredKeys, description="The tenant's keys: where and how long."
+    )
 
     def to_settings(self) -> TenantSettings:
         """
@@ -74,9 +90,9 @@ class TenantBlock(Block):
             "regions": [{"name": region.name, "url": region.url} for region in regions],
             "sources": [source.to_plain() for source in self.sources],
             "residency": self.residency,
+            "keys": self.keys.model_dump(),
         }
-        checked = TenantSettings.from_plain(plain)
-        return TenantSettings(checked.id, checked.tier, regions, checked.sources, checked.residency)
+        return replace(TenantSettings.from_plain(plain), regions=regions)
 
 
 def stored_source(source: SourceSettings) -> StoredSource:

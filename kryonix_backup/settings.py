@@ -66,6 +66,40 @@ class SourceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class KeySettings:
+    """
+    Where a tenant's master key is, and after how many days keys are due to be changed.
+
+    ``store`` is the URL of an HSM or KMS, None for what the environment names; the keys are wrapped
+    for ``second`` too, so that the loss of the first loses no key.
+    """
+
+    store: str | None = None
+    second: str | None = None
+    data_days: int = 30
+    master_days: int = 90
+    fips: bool = False
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """Settings of keys, checked; raises ConfigError."""
+        unknown = sorted(set(plain) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ConfigError(f"keys have no setting {unknown[0]!r}")
+        made = cls(**plain)
+        for name in ("data_days", "master_days"):
+            days = getattr(made, name)
+            if type(days) is not int or not 1 <= days <= 3650:
+                raise ConfigError(f"keys: {name} is {days!r}, not a number of days from 1 to 3650")
+        if type(made.fips) is not bool:
+            raise ConfigError(f"keys: fips is {made.fips!r}, neither true nor false")
+        for name in ("store", "second"):
+            if not isinstance(getattr(made, name), str | None):
+                raise ConfigError(f"keys: {name} is no address of a key store")
+        return made
+
+
+@dataclass(frozen=True, slots=True)
 class TenantSettings:
     """Everything about a tenant that is not secret."""
 
@@ -74,6 +108,7 @@ class TenantSettings:
     regions: tuple[RegionSettings, ...]
     sources: tuple[SourceSettings, ...]
     residency: tuple[str, ...] = ()
+    keys: KeySettings = KeySettings()
 
     @property
     def primary(self) -> RegionSettings:
@@ -110,6 +145,7 @@ class TenantSettings:
                 }
                 for source in self.sources
             ],
+            "keys": asdict(self.keys),
         }
 
     @classmethod
@@ -126,6 +162,7 @@ class TenantSettings:
             )
             sources = tuple(_source(row) for row in plain["sources"])
             tier = Tier(plain["tier"])
+            keys = KeySettings.from_plain(plain.get("keys", {}))
         except KeyError as error:
             raise ConfigError(f"the tenant's settings lack {error.args[0]!r}") from error
         except (TypeError, AttributeError) as error:
@@ -142,9 +179,8 @@ class TenantSettings:
                 raise ConfigError(f"the {what} {sorted(twice)[0]!r} is named twice")
         if PRIMARY not in [region.name for region in regions]:
             raise ConfigError("a tenant needs a region named 'primary'")
-        return cls(
-            tenant_id(plain["id"]), tier, regions, sources, tuple(plain.get("residency", ()))
-        )
+        residency = tuple(plain.get("residency", ()))
+        return cls(tenant_id(plain["id"]), tier, regions, sources, residency, keys)
 
 
 def _source(row: Mapping[str, Any]) -> SourceSettings:

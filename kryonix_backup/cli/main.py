@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "restore": ("kryonix_backup.cli.restore:restore", "Bring a tenant's sources back."),
     "rollback": ("kryonix_backup.cli.restore:rollback", "Undo a restore that stopped half way."),
     "verify": ("kryonix_backup.cli.verify:verify", "Prove that snapshots can be read."),
+    "keys": ("kryonix_backup.cli.keys:keys", "Show, rotate, escrow and destroy a tenant's keys."),
     "catalog": ("kryonix_backup.cli.catalog:catalog", "Past runs; rebuild from a repository."),
     "flow": ("deployments.commands:flow", "Run a flow through Prefect."),
     "deploy": ("deployments.commands:deploy", "Write tenants' deployments to Prefect."),

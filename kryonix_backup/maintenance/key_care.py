@@ -19,7 +19,7 @@ from kryonix_backup.crypto.keys import KeyRecord, KeyState, Owner, Purpose
 from kryonix_backup.crypto.keystore import KeyStore
 from kryonix_backup.crypto.stores.escrow import escrow_of
 from kryonix_backup.errors import AlreadyRunning, KeyRefused, KeyUnusable, ObjectExists
-from kryonix_backup.model import TenantId
+from kryonix_backup.model import KeyId, TenantId
 from kryonix_backup.repository.keyrings import (
     described_at,
     load_keyring,
@@ -73,10 +73,18 @@ class KeyCare:
     """
 
     def __init__(
-        self, tenant: TenantId, stores: Sequence[ObjectStore], master: KeyStore, clock: Clock
+        self,
+        tenant: TenantId,
+        stores: Sequence[ObjectStore],
+        master: KeyStore,
+        clock: Clock,
+        *,
+        second: KeyStore | None = None,
     ) -> None:
+        """``second`` is a master that the keys are wrapped for too."""
         self._stores = stores
         self._master = master
+        self._second = [] if second is None else [second]
         self._clock = clock
         self._owner = Owner(described_at(stores[0]).repository, tenant)
 
@@ -153,17 +161,19 @@ class KeyCare:
 
         return self._change(change)
 
-    def destroy_data_key(self, key: str) -> Keyring:
-        """
-        Forget the secret of a compromised data key; what it sealed opens no more.
+    def key_id(self, key: str) -> KeyId:
+        """The id of the data key of that id or epoch; raises KeyUnusable."""
+        return _chosen(self.keyring(), key).id
 
-        Raises KeyUnusable where it is in another state.
-        """
+    def compromised(self, key: str) -> KeyId:
+        """The id of a compromised data key; raises KeyUnusable where it is in another state."""
+        return _compromised(self.keyring(), key).id
+
+    def destroy_data_key(self, key: str) -> Keyring:
+        """Forget the secret of a compromised data key; raises KeyUnusable as `compromised`."""
 
         def change(keyring: Keyring) -> Keyring:
-            chosen = _chosen(keyring, key)
-            if chosen.state is not KeyState.COMPROMISED:
-                raise KeyUnusable(f"key {chosen.id} is {chosen.state.value}, not compromised")
+            chosen = _compromised(keyring, key)
             gone = replace(chosen, state=KeyState.DESTROYED, secret=Secret(b""))
             return self._changed(keyring, gone)
 
@@ -198,7 +208,7 @@ class KeyCare:
         changed = change(before)
         after = replace(changed, generation=before.generation + 1, written=self._clock.now())
         kept = [escrow for row in changed.recipients if (escrow := escrow_of(row)) is not None]
-        recipients = [*(masters or [self._master]), *kept, *extra]
+        recipients = [*(masters or [self._master]), *self._second, *kept, *extra]
         name = keyring_name(self._owner.repository, after.generation)
         try:
             self._stores[0].put(name, seal_keyring(after, recipients, self._owner))
@@ -222,3 +232,13 @@ def _chosen(keyring: Keyring, key: str) -> KeyRecord:
             f"Name one by its id or its epoch: {', '.join(map(str, epochs))}.",
         )
     return fitting[0]
+
+
+def _compromised(keyring: Keyring, key: str) -> KeyRecord:
+    chosen = _chosen(keyring, key)
+    if chosen.state is not KeyState.COMPROMISED:
+        raise KeyUnusable(
+            f"key {chosen.id} is {chosen.state.value}, not compromised",
+            "Say first that it is: 'kryonix keys ID state KEY compromised'.",
+        )
+    return chosen

@@ -10,13 +10,21 @@ from kryonix_backup.crypto.keys import Owner, open_key
 from kryonix_backup.crypto.keystore import KeyStore
 from kryonix_backup.errors import (
     Damaged,
+    KeyUnusable,
     KryonixError,
     ObjectExists,
     ObjectMissing,
     RepositoryExists,
     RepositoryMissing,
 )
-from kryonix_backup.repository.layout import FORMAT, KEYS, Format, keyring_name, keyrings_of
+from kryonix_backup.repository.layout import (
+    DESTROYED,
+    FORMAT,
+    KEYS,
+    Format,
+    keyring_name,
+    keyrings_of,
+)
 from kryonix_backup.storage.store import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -71,6 +79,11 @@ def _from_key_objects(store: ObjectStore, owner: Owner, master: KeyStore) -> Key
             # A creation that was cut short leaves keys of another repository id behind.
             log.info("%s is left aside: %s", info.name, error.message)
             refused = refused or error
+    if not records and any(True for _ in store.list(DESTROYED)):
+        raise KeyUnusable(
+            f"the keys of the repository at {store.address} were destroyed",
+            f"{DESTROYED} there says when and by whom. Nothing in it can be opened any more.",
+        )
     if not records:
         raise refused or Damaged(
             f"the repository at {store.address} has lost its keys, or has the format.json of"

@@ -25,6 +25,8 @@ SNAPSHOTS = "snapshots/"
 INTENTS = "intents/"
 RESTORES = "restores/"
 LOGS = "logs/"
+DESTROYED = "destroyed.json"
+"""The record that the tenant's keys were destroyed."""
 
 _MAGIC = "kryonix-backup repository"
 FORMAT_VERSION = 1

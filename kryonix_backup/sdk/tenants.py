@@ -6,10 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 
 from kryonix_backup.clock import Clock, SystemClock
+from kryonix_backup.crypto.fips import require_fips
 from kryonix_backup.errors import ConfigError, TenantExists, UsageError
-from kryonix_backup.model import TenantId, tenant_id
+from kryonix_backup.model import TenantId, Tier, tenant_id
 from kryonix_backup.patterns import Patterns
 from kryonix_backup.sdk.client import Client
+from kryonix_backup.sdk.keys import Keys
 from kryonix_backup.sdk.wiring import source_of
 from kryonix_backup.settings import (
     PRIMARY,
@@ -43,7 +45,9 @@ def add_tenant(
         source_of(source)
         for region in settings.regions:
             _check_apart(source, region)
-    root = RootKey.from_environment(env, settings.id)
+    if settings.keys.fips:
+        require_fips(settings.id)
+    root = RootKey.from_environment(env, settings.id, settings.keys.store)
     client = Client.onboard(settings, root, env=env, clock=clock)
     registry.add(settings)
     return client
@@ -97,6 +101,28 @@ def remove_tenant(tenant: str, env: Mapping[str, str] | None = None) -> TenantSe
     return settings
 
 
+def tenant_keys(
+    tenant: str,
+    *,
+    regions: Sequence[RegionSettings] = (),
+    env: Mapping[str, str] | None = None,
+    clock: Clock = _SYSTEM,
+) -> Keys:
+    """
+    The keys of a registered tenant, or of any whose ``regions`` are given, the primary first.
+
+    Raises InvalidName, TenantUnknown and SecretMissing.
+    """
+    env = os.environ if env is None else env
+    checked = tenant_id(tenant)
+    if regions:
+        settings = TenantSettings(checked, Tier.STANDARD, tuple(regions), ())
+    else:
+        settings = Registry.at(env).load(checked)
+    root = RootKey.from_environment(env, checked, settings.keys.store)
+    return Keys(settings, root, env=env, clock=clock)
+
+
 def connect(
     tenant: str,
     *,
@@ -120,5 +146,5 @@ def connect(
         root = RootKey.from_environment(env, checked)
         return Client.from_regions(checked, regions, root, env=env, clock=clock, region=from_region)
     settings = Registry.at(env).load(checked)
-    root = RootKey.from_environment(env, checked)
+    root = RootKey.from_environment(env, checked, settings.keys.store)
     return Client(settings, root, env=env, clock=clock, region=from_region or PRIMARY)

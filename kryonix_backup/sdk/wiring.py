@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kryonix_backup.catalog.outbox import Outbox
 from kryonix_backup.clock import Clock
 from kryonix_backup.crypto.keys import Owner
-from kryonix_backup.crypto.keystore import KeyStore
+from kryonix_backup.crypto.keystore import KeyStore, ManagedKeyStore
 from kryonix_backup.crypto.stores.registry import open_key_store
 from kryonix_backup.errors import CatalogUnusable, KeyRefused, RepositoryExists, UsageError
 from kryonix_backup.model import TenantId
@@ -47,6 +47,8 @@ def create_repositories(
     """
     # One for all: deriving it from a passphrase is slow on purpose.
     master = open_key_store(root, settings.id)
+    if isinstance(master, ManagedKeyStore) and not master.versions():
+        master.renew()
     primary = open_store(settings.primary, env)
     first = _create_repository(settings.id, primary, master, clock)
     made: dict[str, Repository] = {settings.primary.name: first}

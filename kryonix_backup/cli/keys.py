@@ -1,0 +1,265 @@
+"""`kryonix keys`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kryonix_backup.cli.answer import Answer, answers
+from kryonix_backup.cli.options import NAME_URL, named_regions, tenant_argument
+from kryonix_backup.cli.progress import shown_progress
+from kryonix_backup.cli.text import size, table
+from kryonix_backup.errors import UsageError
+
+if TYPE_CHECKING:
+    from kryonix_backup.sdk.keys import Keys
+
+Regions = tuple[tuple[str, str], ...]
+
+_STATES = ["active", "decrypt-only", "suspended", "compromised"]
+
+
+@click.group()
+@tenant_argument
+@click.pass_context
+def keys(context: click.Context, tenant: str) -> None:
+    """Show, rotate, move, escrow, recover and destroy the keys of a tenant."""
+    context.meta["tenant"] = tenant
+
+
+def _keys(regions: Regions = ()) -> Keys:
+    """The keys of the tenant that the command names."""
+    from kryonix_backup.sdk.tenants import tenant_keys
+
+    tenant = click.get_current_context().meta["tenant"]
+    return tenant_keys(tenant, regions=named_regions(regions), env=os.environ)
+
+
+@keys.command(epilog="Example: kryonix keys acme show")
+@answers
+def show() -> Answer:
+    """Every key with its state, whom they are wrapped for, and what is due. Never a secret."""
+    return _shown(_keys().show())
+
+
+@keys.command(epilog="Example: kryonix keys acme rotate --dry-run")
+@click.option("--dry-run", is_flag=True, help="Say what is due and change nothing.")
+@answers
+def rotate(*, dry_run: bool) -> Answer:
+    """
+    Rotate what is due by the tenant's schedules.
+
+    A passphrase or key file cannot renew itself: that it is due is told, and 'move' does it.
+    """
+    ours = _keys()
+    if dry_run:
+        return _shown(ours.show())
+    report = ours.rotate_due()
+    return Answer(report, _lines(report))
+
+
+@keys.command("rotate-data", epilog="Example: kryonix keys acme rotate-data")
+@answers
+def rotate_data() -> Answer:
+    """Start a new epoch of data keys. What older ones sealed stays as it is, and opens."""
+    return _shown(_keys().rotate_data())
+
+
+@keys.command("rotate-master", epilog="Example: kryonix keys acme rotate-master")
+@answers
+def rotate_master() -> Answer:
+    """
+    Let the tenant's HSM or KMS make the next version of its master key, and use it.
+
+    No data is rewritten. The versions before are destroyed.
+    """
+    return _shown(_keys().rotate_master())
+
+
+@keys.command(epilog="Example: KRYONIX_NEW_PASSPHRASE_FILE=new.txt kryonix keys acme move")
+@click.option(
+    "--to", "store", metavar="URL",
+    help="An HSM or KMS: pkcs11:///module.so?token=LABEL or kms://ALIAS?region=R. Without it, what"
+    " KRYONIX_NEW_PASSPHRASE, KRYONIX_NEW_PASSPHRASE_FILE or KRYONIX_NEW_KEY_FILE says.",
+)  # fmt: skip
+@answers
+def move(store: str | None) -> Answer:
+    """
+    Wrap the keys for another master: another passphrase, key file, HSM or KMS.
+
+    No data is rewritten. From then on the old master opens nothing.
+    """
+    return _shown(_keys().move(store))
+
+
+@keys.command(epilog="Example: kryonix keys acme settle")
+@answers
+def settle() -> Answer:
+    """Complete a change of keys that was cut short, in every region."""
+    return _shown(_keys().settle())
+
+
+@keys.command(epilog="Example: kryonix keys acme state 3 compromised")
+@click.argument("key")
+@click.argument("state", type=click.Choice(_STATES))
+@answers
+def state(key: str, state: str) -> Answer:
+    """
+    Say what may be done with a data KEY, named by its id or its epoch.
+
+    suspended: it opens nothing until it is active or decrypt-only again. compromised: it seals
+    nothing more, and 'reseal' takes it out of use for good.
+    """
+    from kryonix_backup.sdk.keys import KeyState
+
+    return _shown(_keys().set_state(key, KeyState(state)))
+
+
+@keys.command(epilog="Example: kryonix keys acme reseal 3 --dry-run")
+@click.argument("key")
+@click.option("--dry-run", is_flag=True, help="Say what it costs and change nothing.")
+@answers
+def reseal(key: str, *, dry_run: bool) -> Answer:
+    """
+    Seal anew what a compromised data KEY sealed, then destroy that key.
+
+    Only that is read and written again. It may be stopped and run again.
+    """
+    ours = _keys()
+    cost = ours.reseal_cost(key)
+    plain = [{"region": each.region, "objects": each.objects, "bytes": each.bytes} for each in cost]
+    told = [f"{each.region}: {each.objects:,} objects, {size(each.bytes)}" for each in cost]
+    if dry_run:
+        answer = {"tenant": ours.tenant, "key": key, "dry_run": True, "cost": plain}
+        return Answer(answer, [f"key {key} sealed", *(f"  {line}" for line in told)])
+    with shown_progress() as listener:
+        report = ours.reseal(key, listener)
+    return Answer({**report, "cost": plain}, ["sealed anew", *told, *_lines(report)])
+
+
+@keys.command(epilog="Example: kryonix keys acme escrow --shares 3/5 --into ./acme-escrow")
+@click.option("--shares", metavar="M/N", help="Any M of N shares open the keys, such as 3/5.")
+@click.option(
+    "--into", type=click.Path(path_type=Path), metavar="DIR",
+    help="A new directory for the files of the shares.",
+)  # fmt: skip
+@click.option(
+    "--rsa", "public", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="An RSA public key in PEM, whose private half opens the keys.",
+)  # fmt: skip
+@click.option("--remove", is_flag=True, help="Let no escrow open the keys any more.")
+@answers
+def escrow(shares: str | None, into: Path | None, public: Path | None, *, remove: bool) -> Answer:
+    """
+    Let others recover the keys when the master is lost, in place of the escrow before.
+
+    The shares are written once and kept nowhere else: give each to another person.
+    """
+    if [bool(shares), bool(public), remove].count(True) != 1:
+        raise UsageError("say one of --shares M/N, --rsa FILE and --remove")
+    if bool(shares) != bool(into):
+        raise UsageError("--shares and --into go together")
+    if public:
+        return _shown(_keys().escrow_rsa(public.read_bytes()))
+    if remove:
+        return _shown(_keys().remove_escrow())
+    assert shares is not None
+    assert into is not None
+    threshold, _, count = shares.partition("/")
+    if not (threshold.isdecimal() and count.isdecimal()):
+        raise UsageError(f"{shares!r} is not like 3/5")
+    ours = _keys()
+    paths = [str(path) for path in ours.escrow_shares(int(threshold), int(count), into)]
+    lines = [
+        f"any {threshold} of these {count} files recover the keys of tenant {ours.tenant}:",
+        *(f"  {path}" for path in paths),
+        "next: give each to another person, then delete them here",
+    ]
+    plain = {"tenant": ours.tenant, "threshold": int(threshold), "shares": paths}
+    return Answer(plain, lines)
+
+
+@keys.command(
+    epilog="Example: kryonix keys acme recover --region primary=file:///backup/acme --share a.txt"
+    " --share b.txt --share c.txt"
+)
+@click.option(
+    "--region", "regions", type=NAME_URL, multiple=True,
+    help="Where the tenant's repository is, if the tenant is not registered here; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--share", "shares", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True, help="The file of a share; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--escrow-key", "private", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The RSA private key in PEM; KRYONIX_ESCROW_PASSWORD, if it has one.",
+)  # fmt: skip
+@answers
+def recover(regions: Regions, shares: tuple[Path, ...], private: Path | None) -> Answer:
+    """
+    Wrap the keys for a new master, by an escrow, when the old one is lost.
+
+    The new master is what KRYONIX_PASSPHRASE_FILE, KRYONIX_KEY_FILE and so on say.
+    """
+    from kryonix_backup.settings import Secret
+
+    if bool(shares) == bool(private):
+        raise UsageError("give the shares, or the private key")
+    given = [Secret(path.read_bytes()) for path in shares]
+    pem = Secret(private.read_bytes()) if private else None
+    return _shown(_keys(regions).recover(given, pem))
+
+
+@keys.command(epilog="Example: kryonix keys acme destroy --confirm acme")
+@click.option("--confirm", metavar="ID", help="The tenant's id once more; asked for without it.")
+@answers
+def destroy(confirm: str | None) -> Answer:
+    """
+    Destroy every key in every region: nothing of the tenant can ever be restored.
+
+    A record with the proof stays in every region and under KRYONIX_HOME. Exits 1 where a region
+    could not be reached; run it again then.
+    """
+    ours = _keys()
+    if confirm is None:
+        if not os.isatty(0):
+            raise UsageError("destroying keys needs --confirm with the tenant's id")
+        confirm = click.prompt(f"Type the id of the tenant whose data ends here ({ours.tenant})")
+    if confirm != ours.tenant:
+        raise UsageError(f"{confirm!r} is not the tenant's id: nothing was destroyed")
+    record = ours.destroy()
+    plain = record.to_plain()
+    lines = [f"the keys of tenant {ours.tenant} are destroyed"]
+    for proof in record.regions:
+        state = {None: "not reached", True: "STILL OPENS", False: "opens no more"}[proof.opens]
+        lines.append(f"  {proof.region}: {state}; {proof.keys_removed} removed; {proof.evidence}")
+    lines += [f"  note: {remark}" for remark in record.remarks]
+    return Answer(plain, lines, 0 if record.complete else 1)
+
+
+def _shown(report: dict[str, Any]) -> Answer:
+    return Answer(report, _lines(report))
+
+
+def _lines(report: dict[str, Any]) -> Iterator[str]:
+    master = report["master"]
+    yield (
+        f"tenant {report['tenant']}: keyring {report['generation']}, wrapped for"
+        f" {', '.join(report['recipients']) or master['store']}"
+    )
+    rows = [
+        (row["purpose"], str(row["epoch"]), row["state"], row["created"][:19], row["key"])
+        for row in report["keys"]
+    ]
+    yield from table(("purpose", "epoch", "state", "created", "key"), rows)
+    yield f"master since {master['since'][:19]}, due {master['due'][:10]}"
+    yield f"data key due {report['data_due'][:10]}"
+    for what in report.get("rotated", ()):
+        yield f"rotated: {what}"
+    if report["due"]:
+        yield f"due now: {', '.join(report['due'])}"

@@ -1,0 +1,401 @@
+"""
+A tenant's keys: shown, rotated, wrapped for another master, escrowed, recovered, destroyed.
+
+All of it happens in every region of the tenant; see `maintenance.key_care` for what a crash leaves.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kryonix_backup.clock import Clock, SystemClock
+from kryonix_backup.crypto.keyring import Keyring
+from kryonix_backup.crypto.keys import KeyState
+from kryonix_backup.crypto.keystore import KeyStore, ManagedKeyStore
+from kryonix_backup.crypto.stores.escrow import (
+    RSA,
+    SHARES,
+    RsaKeyStore,
+    SharesKeyStore,
+    rsa_recipient,
+    split,
+)
+from kryonix_backup.crypto.stores.registry import open_key_store
+from kryonix_backup.errors import AlreadyRunning, ConfigError, KryonixError, UsageError
+from kryonix_backup.events import Listener, Progress, quiet
+from kryonix_backup.maintenance.destruction import Destruction, destroy_keys
+from kryonix_backup.maintenance.key_care import KeyCare, Schedule
+from kryonix_backup.model import TenantId
+from kryonix_backup.repository.repository import Repository
+from kryonix_backup.settings import RootKey, Secret, TenantSettings, home_directory
+from kryonix_backup.storage.registry import open_store
+from kryonix_backup.storage.store import ObjectStore
+from kryonix_backup.tenancy.registry import Registry
+
+__all__ = ["KeyState"]
+
+_SYSTEM = SystemClock()
+_NEW = "KRYONIX_NEW_"
+
+
+@dataclass(frozen=True, slots=True)
+class ResealCost:
+    """What a key sealed in one region, and so what sealing it anew reads and writes."""
+
+    region: str
+    objects: int
+    bytes: int
+
+
+class Keys:
+    """
+    The keys of one tenant; every KryonixError that leaves a method names the tenant.
+
+    ``root`` opens them; the environment of ``env`` is only asked for a new one.
+    """
+
+    def __init__(
+        self,
+        settings: TenantSettings,
+        root: RootKey,
+        *,
+        env: Mapping[str, str] | None = None,
+        clock: Clock = _SYSTEM,
+    ) -> None:
+        self.settings = settings
+        self._root = root
+        self._env = os.environ if env is None else env
+        self._clock = clock
+        self._schedule = Schedule(settings.keys.data_days, settings.keys.master_days)
+
+    @property
+    def tenant(self) -> TenantId:
+        """The tenant's id."""
+        return self.settings.id
+
+    @cached_property
+    def _stores(self) -> dict[str, ObjectStore]:
+        first = self.settings.regions[0] if self._is_bare else self.settings.primary
+        ordered = [first, *(each for each in self.settings.regions if each is not first)]
+        return {region.name: open_store(region, self._env) for region in ordered}
+
+    @property
+    def _is_bare(self) -> bool:
+        return all(region.name != "primary" for region in self.settings.regions)
+
+    @cached_property
+    def _master(self) -> KeyStore:
+        return open_key_store(self._root, self.tenant)
+
+    @cached_property
+    def _second(self) -> KeyStore | None:
+        url = self.settings.keys.second
+        if not url:
+            return None
+        second = open_key_store(RootKey.from_environment(self._env, self.tenant, url), self.tenant)
+        if isinstance(second, ManagedKeyStore) and not second.versions():
+            second.renew()
+        return second
+
+    @cached_property
+    def _care(self) -> KeyCare:
+        stores = [*self._stores.values()]
+        return KeyCare(self.tenant, stores, self._master, self._clock, second=self._second)
+
+    # ------------------------------------------------------------------ looking
+
+    def show(self) -> dict[str, Any]:
+        """Every key with its state and when it is due; changes nothing."""
+        with self._named():
+            return self._plain(self._care.keyring())
+
+    # ------------------------------------------------------------------ rotation
+
+    def rotate_due(self) -> dict[str, Any]:
+        """
+        Rotate what is due, and say under ``rotated`` what was.
+
+        A passphrase or key file that is due stays under ``due``: its owner has to renew it.
+        """
+        report, rotated = self.show(), []
+        if "master" in report["due"] and isinstance(self._master, ManagedKeyStore):
+            report = self.rotate_master()
+            rotated.append("master")
+        if "data" in report["due"]:
+            report = self.rotate_data()
+            rotated.append("data")
+        return {**report, "rotated": rotated}
+
+    def rotate_data(self) -> dict[str, Any]:
+        """Start an epoch of data keys; what older ones sealed stays as it is, and opens."""
+        with self._named():
+            return self._plain(self._care.rotate_data())
+
+    def rotate_master(self) -> dict[str, Any]:
+        """
+        Wrap the keys for the next version of the master in its HSM or KMS, and destroy the others.
+
+        A passphrase or key file cannot renew itself: raises UsageError, see `move`.
+        """
+        with self._named():
+            if not isinstance(self._master, ManagedKeyStore):
+                raise UsageError(
+                    f"a {self._master.kind} is renewed by its owner",
+                    f"Set {_NEW}PASSPHRASE_FILE or {_NEW}KEY_FILE and run 'kryonix keys ID move'.",
+                )
+            newest = self._master.renew()
+            keyring = self._care.rotate_master(self._master)
+            self._master.retire(newest)
+            return self._plain(keyring)
+
+    def move(self, store_url: str | None = None) -> dict[str, Any]:
+        """
+        Wrap the keys for another master: an HSM or KMS, or the new passphrase or key file.
+
+        ``KRYONIX_NEW_PASSPHRASE`` and so on say which; no data is rewritten. The old master opens
+        nothing any more; one in an HSM or KMS is destroyed. Run again after a failure it goes on.
+        """
+        with self._named():
+            new = self._new_master(store_url)
+            keyring = self._care.rotate_master(new)
+            self._remember(store_url)
+            if isinstance(self._master, ManagedKeyStore) and not _same(self._master, new):
+                self._master.destroy()
+            self._master = new
+            return self._plain(keyring)
+
+    def settle(self) -> dict[str, Any]:
+        """Complete a change of keys that was cut short, in every region."""
+        with self._named():
+            return self._plain(self._care.settle())
+
+    # ------------------------------------------------------------------ states
+
+    def set_state(self, key: str, state: KeyState) -> dict[str, Any]:
+        """Change what may be done with a data key; raises KeyUnusable."""
+        with self._named():
+            return self._plain(self._care.set_state(key, state))
+
+    def reseal_cost(self, key: str) -> list[ResealCost]:
+        """What sealing anew costs, for every region; reads the first bytes of every object."""
+        with self._named():
+            return [
+                ResealCost(name, len(found), sum(info.size for info in found))
+                for name, found in (
+                    (name, repository.resealer().sealed_by(self._care.key_id(key)))
+                    for name, repository in self._repositories()
+                )
+            ]
+
+    def reseal(self, key: str, listener: Listener = quiet) -> dict[str, Any]:
+        """
+        Seal anew, by the key that seals now, all that a compromised key sealed; then forget it.
+
+        Run again after a failure it goes on. Raises KeyUnusable where the key is not compromised.
+        """
+        with self._named():
+            found = self._care.compromised(key)
+            for name, repository in self._repositories():
+                resealer = repository.resealer()
+                objects = resealer.sealed_by(found)
+                total, done = sum(info.size for info in objects), 0
+                for count, info in enumerate(resealer.reseal(objects), 1):
+                    done += info.size
+                    listener(Progress(f"sealing anew in {name}", done, total, count, len(objects)))
+            left = [name for name, each in self._repositories() if each.resealer().sealed_by(found)]
+            if left:
+                raise AlreadyRunning(
+                    f"a backup has sealed more with key {found} in {', '.join(left)} meanwhile",
+                    "Wait for it to end, then run the same command again.",
+                )
+            return self._plain(self._care.destroy_data_key(key))
+
+    def _repositories(self) -> Iterator[tuple[str, Repository]]:
+        for name, store in self._stores.items():
+            yield name, Repository.open(store, self.tenant, self._master)
+
+    # ------------------------------------------------------------------ escrow
+
+    def escrow_shares(self, threshold: int, count: int, into: Path) -> list[Path]:
+        """
+        Split an escrow of the keys: so many of so many shares open them, for recovery alone.
+
+        Each share is a file of its own in a new directory, readable by its owner; they are kept
+        nowhere else. An escrow from before opens nothing any more. Raises ConfigError.
+        """
+        with self._named():
+            recipient, shares = split(threshold, count)
+            paths = _write_shares(into, self.tenant, shares, threshold)
+            self._care.set_escrow(recipient)
+            return paths
+
+    def escrow_rsa(self, public_pem: bytes) -> dict[str, Any]:
+        """Let whoever has the private half of this RSA key recover the keys; raises ConfigError."""
+        with self._named():
+            return self._plain(self._care.set_escrow(rsa_recipient(public_pem)))
+
+    def remove_escrow(self) -> dict[str, Any]:
+        """Let no escrow recover the keys any more."""
+        with self._named():
+            return self._plain(self._care.set_escrow(None))
+
+    def recover(
+        self, shares: Sequence[Secret] = (), private_pem: Secret | None = None
+    ) -> dict[str, Any]:
+        """
+        Wrap the keys for this root instead of a master that is lost, by shares or a private key.
+
+        Raises KeyRefused where they do not open the tenant's keys.
+        """
+        with self._named():
+            password = self._env.get("KRYONIX_ESCROW_PASSWORD")
+            escrow: KeyStore = (
+                SharesKeyStore(shares)
+                if private_pem is None
+                else RsaKeyStore(private_pem, Secret(password) if password else None)
+            )
+            stores = [*self._stores.values()]
+            lost = KeyCare(self.tenant, stores, escrow, self._clock, second=self._second)
+            if isinstance(self._master, ManagedKeyStore) and not self._master.versions():
+                self._master.renew()
+            return self._plain(lost.rotate_master(self._master))
+
+    # ------------------------------------------------------------------ the end
+
+    def destroy(self) -> Destruction:
+        """Destroy every key in every region, so that nothing of the tenant opens any more."""
+        with self._named():
+            masters = {self._master.kind: self._master}
+            if self._second is not None:
+                masters["second"] = self._second
+            by = self._env.get("KRYONIX_ACTOR") or getpass.getuser()
+            record = destroy_keys(self.tenant, self._stores, masters, by, self._clock)
+            folder = home_directory(self._env) / "destroyed"
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (folder / f"{self.tenant}.json").write_text(json.dumps(record.to_plain(), indent=1))
+            return record
+
+    # ------------------------------------------------------------------ inside
+
+    def _new_master(self, store_url: str | None) -> KeyStore:
+        if store_url:
+            root = RootKey.from_environment(self._env, self.tenant, store_url)
+        else:
+            given = {
+                "KRYONIX_" + name.removeprefix(_NEW): value
+                for name, value in self._env.items()
+                if name.startswith(_NEW)
+            }
+            if not given:
+                raise UsageError(
+                    "no new passphrase or key file is set, and no --to names a key store",
+                    f"Set {_NEW}PASSPHRASE_FILE or {_NEW}KEY_FILE, or say --to pkcs11:… or kms:….",
+                )
+            root = RootKey.from_environment(given, self.tenant)
+        new = open_key_store(root, self.tenant)
+        if isinstance(new, ManagedKeyStore) and not new.versions():
+            new.renew()
+        return new
+
+    def _remember(self, store_url: str | None) -> None:
+        """Write into the registry where the master is now, if the tenant is registered here."""
+        keys = replace(self.settings.keys, store=store_url)
+        self.settings = replace(self.settings, keys=keys)
+        registry = Registry.at(self._env)
+        if self.tenant in registry.ids():
+            registry.replace(replace(registry.load(self.tenant), keys=keys))
+
+    def _due(self, keyring: Keyring) -> list[str]:
+        now = self._clock.now()
+        moments = {
+            "data": self._schedule.data_due(keyring),
+            "master": self._schedule.master_due(keyring),
+        }
+        return [what for what, moment in moments.items() if moment <= now]
+
+    def _plain(self, keyring: Keyring) -> dict[str, Any]:
+        escrows = [row for row in keyring.recipients if row["store"] in (SHARES, RSA)]
+        return {
+            "tenant": self.tenant,
+            "generation": keyring.generation,
+            "written": keyring.written.isoformat(),
+            "master": {
+                "store": self._master.kind,
+                "since": keyring.master_since.isoformat(),
+                "due": self._schedule.master_due(keyring).isoformat(),
+            },
+            "data_due": self._schedule.data_due(keyring).isoformat(),
+            "due": self._due(keyring),
+            "recipients": [str(row["store"]) for row in keyring.recipients],
+            "escrow": [
+                {
+                    "store": row["store"],
+                    "threshold": row.get("threshold"),
+                    "count": row.get("count"),
+                }
+                for row in escrows
+            ],
+            "keys": [
+                {
+                    "key": record.id,
+                    "purpose": record.purpose.value,
+                    "epoch": record.epoch,
+                    "state": record.state.value,
+                    "created": _text(record.created),
+                    "since": _text(record.since),
+                }
+                for record in sorted(keyring.records, key=lambda each: (each.purpose, each.epoch))
+            ],
+        }
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except KryonixError as error:
+            error.tenant = error.tenant or self.tenant
+            raise
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat()
+
+
+def _same(one: KeyStore, other: KeyStore) -> bool:
+    """Whether both are the same master in the same HSM or KMS."""
+    return (
+        isinstance(one, ManagedKeyStore)
+        and isinstance(other, ManagedKeyStore)
+        and one.address == other.address
+    )
+
+
+def _write_shares(
+    into: Path, tenant: TenantId, shares: Sequence[Secret], threshold: int
+) -> list[Path]:
+    try:
+        into.mkdir(mode=0o700, parents=True)
+        paths = []
+        for number, share in enumerate(shares, 1):
+            path = into / f"{tenant}-share-{number}-of-{len(shares)}.txt"
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(share.reveal() + b"\n")
+                file.flush()
+                os.fsync(descriptor)
+            paths.append(path)
+    except OSError as error:
+        raise ConfigError(
+            f"the shares cannot be written into {into}: {error.strerror}",
+            f"Name a directory that is not there yet; {threshold} of its files will open the keys.",
+        ) from error
+    return paths
