@@ -92,7 +92,7 @@ def status() -> Answer:
 @answers
 def flow(name: str, tenant: str, parameters: tuple[str, ...], *, watch: bool) -> Answer:
     """
-    Run a tenant's backup, restore, rollback or onboard through Prefect.
+    Run a tenant's backup, restore, rollback, onboard or keys through Prefect.
 
     follow starts the run that keeps the logs of all tenants of its tier. Parameters are those of
     the flow, such as snapshot=latest. With --watch it exits 0 when the run completes, 3 when

@@ -8,7 +8,7 @@ from prefect.exceptions import ObjectNotFound
 
 from blocks.saved import saved
 from blocks.tenant import TenantBlock
-from deployments.schedules import cron, follow_cron
+from deployments.schedules import cron, daily_cron, follow_cron
 from deployments.specification import VERSION, DeploymentSpec, apply
 from deployments.tenants import save_tenant
 from kryonix_backup.model import BackupKind, Tier
@@ -20,12 +20,14 @@ _FOLLOW = "flows.follow.follow_logs"
 
 def tenant_deployments(settings: TenantSettings) -> list[DeploymentSpec]:
     """
-    What a tenant has: a full and an incremental backup, on the pool of its tier.
+    What a tenant has: a full and an incremental backup and a daily look at its keys, on the pool
+    of its tier.
 
     One whose sources keep a log has a third, and needs the run that follows the logs of its pool.
     A backup that comes while its predecessor runs is cancelled: it would only do the same.
     """
     specs = [_backup(settings, BackupKind.FULL), _backup(settings, BackupKind.INCREMENTAL)]
+    specs.append(keys_deployment(settings))
     if log_sources(settings):
         specs += [_backup(settings, BackupKind.LOG), follow_deployment(settings.tier)]
     return specs
@@ -72,6 +74,22 @@ def follow_deployment(tier: Tier) -> DeploymentSpec:
         parameters={"pool": tier.value},
         tags=("follow", f"tier:{tier.value}"),
         cron=follow_cron(tier),
+    )
+
+
+def keys_deployment(settings: TenantSettings) -> DeploymentSpec:
+    """The daily rotation of those of a tenant's keys that are due."""
+    return DeploymentSpec(
+        entrypoint="flows.keys.rotate_keys",
+        name=settings.id,
+        pool=settings.tier.value,
+        queue="low",
+        description=f"Rotate the keys of {settings.id} that are due.",
+        limit=1,
+        collision=ConcurrencyLimitStrategy.CANCEL_NEW,
+        parameters={"tenant": settings.id},
+        tags=("keys", f"tenant:{settings.id}", f"tier:{settings.tier.value}"),
+        cron=daily_cron(settings.id, "keys"),
     )
 
 

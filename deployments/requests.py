@@ -12,7 +12,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from blocks.names import backup_deployment
-from deployments.register import follow_deployment
+from deployments.register import follow_deployment, keys_deployment
 from kryonix_backup.errors import ConfigError, UsageError
 from kryonix_backup.model import BackupKind
 from kryonix_backup.sdk.logs import needed_log_sources
@@ -41,11 +41,13 @@ def flow_request(name: str, settings: TenantSettings, parameters: Mapping[str, A
         "restore": f"restore-tenant/restore-{settings.tier.value}",
         "rollback": "rollback-restore/rollback",
         "onboard": "onboard-tenant/onboard",
+        "keys": keys_deployment(settings).full_name(),
         "backup": "",
     }.get(name)
     if deployment is None:
         raise UsageError(
-            f"there is no flow {name!r}", "Use one of backup, follow, restore, rollback or onboard."
+            f"there is no flow {name!r}",
+            "Use one of backup, follow, restore, rollback, onboard or keys.",
         )
     if name == "backup":
         kinds = [kind.value for kind in BackupKind]

@@ -26,6 +26,13 @@ def cron(tenant: str, tier: Tier, kind: BackupKind) -> str:
     return f"{minute} {hour} * * {number % 7}"
 
 
+def daily_cron(tenant: str, what: str) -> str:
+    """The tenant's own minute of the day for what is done once a day, after the full backups."""
+    number = int.from_bytes(hashlib.sha256(f"{tenant} {what}".encode()).digest()[:8], "big")
+    number, minute = divmod(number, 60)
+    return f"{minute} {FULL_HOURS + number % (24 - FULL_HOURS)} * * *"
+
+
 def follow_cron(tier: Tier) -> str:
     """When a pool's logs get a run that follows them, where none does."""
     return f"*/{EVERY_MIN[tier]} * * * *"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from prefect.exceptions import ObjectAlreadyExists
 from pydantic import HttpUrl, TypeAdapter
@@ -12,7 +13,7 @@ from blocks.logo import LOGO_PATH
 from blocks.names import qualified
 from blocks.region import RegionBlock
 from blocks.saved import B, saved
-from blocks.tenant import TenantBlock, stored_source
+from blocks.tenant import StoredKeys, TenantBlock, stored_source
 from kryonix_backup.settings import RegionSettings, TenantSettings
 
 BLOCKS = (RegionBlock, KeyBlock, TenantBlock)
@@ -49,6 +50,7 @@ def save_tenant(settings: TenantSettings) -> None:
         sources=[stored_source(source) for source in settings.sources],
         key=_key(settings),
         residency=list(settings.residency),
+        keys=StoredKeys(**asdict(settings.keys)),
     ).save(settings.id, overwrite=True)
 
 

@@ -12,6 +12,7 @@ from blocks.saved import saved
 from blocks.tenant import TenantBlock
 from kryonix_backup.errors import TenantUnknown
 from kryonix_backup.sdk.client import Client
+from kryonix_backup.sdk.keys import Keys
 from kryonix_backup.settings import RootKey, TenantSettings
 
 
@@ -29,7 +30,14 @@ def load_tenant(tenant: str) -> tuple[TenantSettings, RootKey]:
             "Save it with 'kryonix deploy', or in the UI under Blocks.",
         ) from error
     settings = block.to_settings()
+    if settings.keys.store:
+        return settings, RootKey.from_environment(os.environ, settings.id, settings.keys.store)
     return settings, block.key.to_settings(os.environ, settings.id)
+
+
+def connect_keys(tenant: str) -> Keys:
+    """The engine's view of that tenant's keys; raises what `load_tenant` raises."""
+    return Keys(*load_tenant(tenant))
 
 
 def connect(tenant: str) -> Client:

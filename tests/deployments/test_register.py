@@ -3,6 +3,7 @@ from __future__ import annotations
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy
 
 from deployments.register import tenant_deployments
+from deployments.schedules import daily_cron
 from kryonix_backup.model import Tier
 from kryonix_backup.settings import TenantSettings
 
@@ -23,7 +24,7 @@ LOGGED = TenantSettings.from_plain(
 
 
 def test_a_tenant_has_a_full_and_an_incremental_backup_on_its_tiers_pool() -> None:
-    full, incremental = tenant_deployments(ACME)
+    full, incremental, _ = tenant_deployments(ACME)
 
     assert full.full_name() == "backup-tenant/acme-full"
     assert incremental.full_name() == "backup-tenant/acme-incremental"
@@ -35,9 +36,17 @@ def test_a_tenant_has_a_full_and_an_incremental_backup_on_its_tiers_pool() -> No
 def test_other_tiers_wait_behind_enterprise() -> None:
     plain = {**ACME.to_plain(), "tier": Tier.STANDARD.value}
 
-    (full, _) = tenant_deployments(TenantSettings.from_plain(plain))
+    full, *_ = tenant_deployments(TenantSettings.from_plain(plain))
 
     assert (full.pool, full.queue) == ("standard", "normal")
+
+
+def test_a_tenants_keys_are_looked_at_once_a_day() -> None:
+    keys = tenant_deployments(ACME)[2]
+
+    assert keys.full_name() == "rotate-keys/acme"
+    assert (keys.pool, keys.queue, keys.parameters) == ("enterprise", "low", {"tenant": "acme"})
+    assert keys.cron == daily_cron("acme", "keys")
 
 
 def test_a_backup_that_meets_its_predecessor_is_cancelled() -> None:
@@ -48,7 +57,7 @@ def test_a_backup_that_meets_its_predecessor_is_cancelled() -> None:
 
 
 def test_a_tenant_with_a_log_has_one_more_and_its_pools_following() -> None:
-    full, incremental, log, follow = tenant_deployments(LOGGED)
+    full, incremental, _, log, follow = tenant_deployments(LOGGED)
 
     assert [spec.full_name() for spec in (full, incremental, log)] == [
         f"backup-tenant/acme-{kind}" for kind in ("full", "incremental", "log")
