@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from prefect.blocks.core import Block
@@ -11,7 +12,6 @@ from blocks.key import KeyBlock
 from blocks.logo import logo_url
 from blocks.region import RegionBlock
 from blocks.saved import saved
-from kryonix_backup.model import Tier
 from kryonix_backup.settings import SourceSettings, TenantSettings
 
 
@@ -50,7 +50,7 @@ class TenantBlock(Block):
     _logo_url: ClassVar[HttpUrl] = logo_url()
 
     id: str = Field(description="The tenant's id: a DNS label of 1 to 40 characters.")
-    tier: Tier = Field(description="What the tenant was promised; it decides the work pool.")
+    tier: str = Field(description="What the tenant was promised; it decides the work pool.")
     regions: list[str] = Field(
         description="Names of the saved Kryonix Region blocks of this tenant, primary first."
     )
@@ -59,6 +59,10 @@ class TenantBlock(Block):
     residency: list[str] = Field(
         default_factory=list,
         description="Jurisdictions that may hold the tenant's data; empty means any.",
+    )
+    limits: dict[str, int | str] = Field(
+        default_factory=dict,
+        description="The tenant's own limits below its tier's, such as bandwidth: 100 Mbit/s.",
     )
 
     def to_settings(self) -> TenantSettings:
@@ -70,13 +74,14 @@ class TenantBlock(Block):
         regions = tuple(saved(RegionBlock, name).to_settings() for name in self.regions)
         plain = {
             "id": self.id,
-            "tier": self.tier.value,
+            "tier": self.tier,
             "regions": [{"name": region.name, "url": region.url} for region in regions],
             "sources": [source.to_plain() for source in self.sources],
             "residency": self.residency,
+            "limits": self.limits,
         }
         checked = TenantSettings.from_plain(plain)
-        return TenantSettings(checked.id, checked.tier, regions, checked.sources, checked.residency)
+        return replace(checked, regions=regions)
 
 
 def stored_source(source: SourceSettings) -> StoredSource:

@@ -49,6 +49,7 @@ def save_tenant(settings: TenantSettings) -> None:
         sources=[stored_source(source) for source in settings.sources],
         key=_key(settings),
         residency=list(settings.residency),
+        limits=settings.limits.to_plain(),
     ).save(settings.id, overwrite=True)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from kryonix_backup.errors import ConfigError, SecretMissing, UsageError
+from kryonix_backup.limits import LimitSettings
 from kryonix_backup.model import RegionName, SourceName, TenantId, Tier, check_name, tenant_id
 
 PRIMARY = RegionName("primary")
@@ -74,6 +75,7 @@ class TenantSettings:
     regions: tuple[RegionSettings, ...]
     sources: tuple[SourceSettings, ...]
     residency: tuple[str, ...] = ()
+    limits: LimitSettings = field(default_factory=LimitSettings)
 
     @property
     def primary(self) -> RegionSettings:
@@ -100,8 +102,9 @@ class TenantSettings:
         """The settings as JSON can say them, without any secret."""
         return {
             "id": self.id,
-            "tier": self.tier.value,
+            "tier": self.tier,
             "residency": list(self.residency),
+            "limits": self.limits.to_plain(),
             "regions": [{"name": region.name, "url": region.url} for region in self.regions],
             "sources": [
                 {
@@ -115,7 +118,7 @@ class TenantSettings:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
         """
-        Settings out of `to_plain`'s form, checked.
+        Settings out of `to_plain`'s form, checked; whether there is such a tier is not asked here.
 
         Raises InvalidName and ConfigError, naming what is wrong.
         """
@@ -125,14 +128,11 @@ class TenantSettings:
                 for row in plain["regions"]
             )
             sources = tuple(_source(row) for row in plain["sources"])
-            tier = Tier(plain["tier"])
+            tier = Tier(check_name(plain["tier"], "tier"))
         except KeyError as error:
             raise ConfigError(f"the tenant's settings lack {error.args[0]!r}") from error
         except (TypeError, AttributeError) as error:
             raise ConfigError(f"the tenant's settings have the wrong form: {error}") from error
-        except ValueError as error:
-            choices = ", ".join(tier.value for tier in Tier)
-            raise ConfigError(f"{error}; the tiers are {choices}") from error
         for what, names in (
             ("region", [region.name for region in regions]),
             ("source", [source.name for source in sources]),
@@ -142,9 +142,9 @@ class TenantSettings:
                 raise ConfigError(f"the {what} {sorted(twice)[0]!r} is named twice")
         if PRIMARY not in [region.name for region in regions]:
             raise ConfigError("a tenant needs a region named 'primary'")
-        return cls(
-            tenant_id(plain["id"]), tier, regions, sources, tuple(plain.get("residency", ()))
-        )
+        limits = LimitSettings.from_plain(plain.get("limits", {}))
+        residency = tuple(plain.get("residency", ()))
+        return cls(tenant_id(plain["id"]), tier, regions, sources, residency, limits)
 
 
 def _source(row: Mapping[str, Any]) -> SourceSettings:

@@ -10,6 +10,7 @@ from kryonix_backup.errors import ConfigError, TenantExists, UsageError
 from kryonix_backup.model import TenantId, tenant_id
 from kryonix_backup.patterns import Patterns
 from kryonix_backup.sdk.client import Client
+from kryonix_backup.sdk.limits import load_tiers
 from kryonix_backup.sdk.wiring import source_of
 from kryonix_backup.settings import (
     PRIMARY,
@@ -39,6 +40,7 @@ def add_tenant(
     if settings.id in registry.ids():
         raise TenantExists(f"tenant {settings.id} is registered already")
     registry.check(settings)
+    load_tiers(env).check(settings)
     for source in settings.sources:
         source_of(source)
         for region in settings.regions:
