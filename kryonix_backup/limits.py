@@ -16,7 +16,7 @@ from typing import Any, Self
 from kryonix_backup.errors import ConfigError
 
 LEAST_MEMORY_BYTES = 400_000_000
-"""What a backup or restore needs to work at all; measured by benchmarks/limits.py."""
+"""What a backup or restore may need to work at all, by `kryonix_backup.tenancy.memory`."""
 LEAST_BANDWIDTH_BITS_S = 1_000_000
 """Below it one pack of 64 MiB would be on its way for longer than any store waits."""
 

@@ -2,8 +2,9 @@
 A tenant's memory on this machine, dealt out in shares to what it runs at once.
 
 A share is the lock on one of a few files, so that all processes of a tenant share its memory and
-the kernel takes back that of one that is killed. What a share allows decides how many packs are
-under way at once: those are what a backup, a restore or a verification needs most memory for.
+the kernel takes back that of one that is killed. What a share allows decides how many packs or
+segments of a log are under way at once: those are what a backup, a restore or a verification needs
+most memory for.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from kryonix_backup.model import MIB
 
 log = logging.getLogger(__name__)
 
-# Measured by benchmarks/limits.py: what a process has with one pack under way, and what each more
-# adds; one to S3 is in memory once more while its parts travel.
+# The greatest thing under way is a segment of a log, of 64 MiB sealed and opened; packs are smaller
+# (benchmarks/limits.py measures them). One is enough to work; what each more adds is twice 64 MiB.
 _ONE_PACK_BYTES = LEAST_MEMORY_BYTES
-_MORE_BYTES = 136 * MIB
+_MORE_BYTES = 128 * MIB
 _MOST_PACKS = 3
 
 
