@@ -12,7 +12,6 @@ from blocks.key import KeyBlock
 from blocks.logo import logo_url
 from blocks.region import RegionBlock
 from blocks.saved import saved
-from kryonix_backup.model import Tier
 from kryonix_backup.settings import SourceSettings, TenantSettings
 
 
@@ -63,7 +62,7 @@ class TenantBlock(Block):
     _logo_url: ClassVar[HttpUrl] = logo_url()
 
     id: str = Field(description="The tenant's id: a DNS label of 1 to 40 characters.")
-    tier: Tier = Field(description="What the tenant was promised; it decides the work pool.")
+    tier: str = Field(description="What the tenant was promised; it decides the work pool.")
     regions: list[str] = Field(
         description="Names of the saved Kryonix Region blocks of this tenant, primary first."
     )
@@ -76,6 +75,10 @@ class TenantBlock(Block):
     keys: StoredKeys = Field(
         default_factory=StoredKeys, description="The tenant's keys: where and how long."
     )
+    limits: dict[str, int | str] = Field(
+        default_factory=dict,
+        description="The tenant's own limits below its tier's, such as bandwidth: 100 Mbit/s.",
+    )
 
     def to_settings(self) -> TenantSettings:
         """
@@ -86,11 +89,12 @@ class TenantBlock(Block):
         regions = tuple(saved(RegionBlock, name).to_settings() for name in self.regions)
         plain = {
             "id": self.id,
-            "tier": self.tier.value,
+            "tier": self.tier,
             "regions": [{"name": region.name, "url": region.url} for region in regions],
             "sources": [source.to_plain() for source in self.sources],
             "residency": self.residency,
             "keys": self.keys.model_dump(),
+            "limits": self.limits,
         }
         return replace(TenantSettings.from_plain(plain), regions=regions)
 

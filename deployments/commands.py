@@ -159,7 +159,7 @@ def _make_ready(started: local.LocalServer) -> None:
     local.wait_until_healthy(started, clock)
     with _client() as client:
         set_up(client, started.url)
-        run_flows_directly(client)
+        run_flows_directly(client, [worker.name for worker in started.workers])
         wait_for_workers(client, started, clock)
 
 

@@ -24,11 +24,9 @@ from deployments.environment import server_environment, worker_environment
 from deployments.process import Child
 from kryonix_backup.clock import Clock
 from kryonix_backup.errors import ServerUnreachable, UsageError
-from kryonix_backup.model import Tier
 
 USUAL_PORT = 4200
 PID_PATH = "/kryonix/pid"
-POOLS = tuple(tier.value for tier in Tier)
 # A fresh database takes about ten seconds to make on two free cores.
 PATIENCE_S = 120.0
 _POLL_S = 0.1
@@ -183,7 +181,10 @@ def _start_all(home: Path, env: Mapping[str, str], port: int) -> LocalServer:
     url = f"http://127.0.0.1:{port}"
     command = [*_PYTHON, "-m", "deployments.server", str(port)]
     server = Child.start("server", command, server_environment(env, home, url), home)
-    return LocalServer(url, server, tuple(_start_worker(pool, home, env, url) for pool in POOLS))
+    from kryonix_backup.sdk.limits import load_tiers  # 'kryonix --help' does without
+
+    pools = load_tiers(env).names
+    return LocalServer(url, server, tuple(_start_worker(pool, home, env, url) for pool in pools))
 
 
 def _start_worker(pool: str, home: Path, env: Mapping[str, str], url: str) -> Child:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -15,17 +16,17 @@ from prefect.client.schemas.actions import (
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
-from deployments.local import POOLS
-from tasks.policy import BACKUPS_LIMIT
+from kryonix_backup.model import TenantId
+from tasks.policy import BACKUPS_LIMIT, tenant_limit
 
 QUEUES = {"high": 1, "normal": 2, "low": 3}
 BACKUPS_AT_ONCE = 50
 
 
-def ensure_pools(client: SyncPrefectClient) -> None:
+def ensure_pools(client: SyncPrefectClient, pools: Sequence[str]) -> None:
     """Make each tier's process pool with its queues, where they are missing."""
     template = ProcessWorker.get_default_base_job_template()
-    for pool in POOLS:
+    for pool in pools:
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(
                 WorkPoolCreate(name=pool, type="process", base_job_template=template)
@@ -36,7 +37,7 @@ def ensure_pools(client: SyncPrefectClient) -> None:
                 client.create_work_queue(queue, priority=QUEUES[queue], work_pool_name=pool)
 
 
-def run_flows_directly(client: SyncPrefectClient) -> None:
+def run_flows_directly(client: SyncPrefectClient, pools: Sequence[str]) -> None:
     """
     Let the local server's workers start a flow by this very Python.
 
@@ -44,7 +45,7 @@ def run_flows_directly(client: SyncPrefectClient) -> None:
     installed, and a run begins some three CPU seconds sooner without it.
     """
     command = shlex.join([sys.executable, "-P", "-m", "prefect.engine"])
-    for pool in POOLS:
+    for pool in pools:
         template = client.read_work_pool(pool).base_job_template
         setting = template["variables"]["properties"]["command"]
         if setting.get("default") != command:
@@ -61,3 +62,8 @@ def ensure_limit(client: SyncPrefectClient) -> None:
             client.create_global_concurrency_limit(
                 GlobalConcurrencyLimitCreate(name=BACKUPS_LIMIT, limit=BACKUPS_AT_ONCE)
             )
+
+
+def keep_tenant_limit(client: SyncPrefectClient, tenant: TenantId, workers: int) -> None:
+    """Make the limit on one tenant's backups at once, or bring it to what its tier says."""
+    client.upsert_global_concurrency_limit_by_name(tenant_limit(tenant), workers)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy
 from prefect.exceptions import ObjectNotFound
 
 from blocks.saved import saved
 from blocks.tenant import TenantBlock
-from deployments.schedules import cron, daily_cron, follow_cron
+from deployments.pools import keep_tenant_limit
+from deployments.schedules import cron, daily_cron, follow_cron, segment_seconds
 from deployments.specification import VERSION, DeploymentSpec, apply
 from deployments.tenants import save_tenant
-from kryonix_backup.model import BackupKind, Tier
+from kryonix_backup.model import BackupKind
+from kryonix_backup.sdk.limits import Terms, load_tiers
 from kryonix_backup.sdk.logs import log_sources
 from kryonix_backup.settings import TenantSettings
 
@@ -26,16 +30,22 @@ def tenant_deployments(settings: TenantSettings) -> list[DeploymentSpec]:
     One whose sources keep a log has a third, and needs the run that follows the logs of its pool.
     A backup that comes while its predecessor runs is cancelled: it would only do the same.
     """
-    specs = [_backup(settings, BackupKind.FULL), _backup(settings, BackupKind.INCREMENTAL)]
+    tier = load_tiers(os.environ).of(settings.tier)
+    kinds = [BackupKind.FULL, BackupKind.INCREMENTAL]
+    logged = bool(log_sources(settings))
+    specs = [_backup(settings, tier, kind) for kind in kinds + [BackupKind.LOG] * logged]
     specs.append(keys_deployment(settings))
-    if log_sources(settings):
-        specs += [_backup(settings, BackupKind.LOG), follow_deployment(settings.tier)]
+    if logged:
+        specs.append(follow_deployment(tier))
     return specs
 
 
 def register(client: SyncPrefectClient, settings: TenantSettings, *, active: bool | None) -> None:
     """Save the tenant's blocks and deployments; may be run again, and changes only what differs."""
+    tiers = load_tiers(os.environ)
+    tiers.check(settings)
     save_tenant(settings)
+    keep_tenant_limit(client, settings.id, tiers.limits_of(settings).workers)
     for spec in tenant_deployments(settings):
         # The pool's following is not one tenant's to switch off.
         keep = spec.entrypoint == _FOLLOW and active is False
@@ -56,7 +66,7 @@ def is_registered(client: SyncPrefectClient, settings: TenantSettings) -> bool:
     return same and all(deployment.version == VERSION for deployment in there)
 
 
-def follow_deployment(tier: Tier) -> DeploymentSpec:
+def follow_deployment(tier: Terms) -> DeploymentSpec:
     """
     The run that follows the logs of a pool's tenants.
 
@@ -65,14 +75,14 @@ def follow_deployment(tier: Tier) -> DeploymentSpec:
     """
     return DeploymentSpec(
         entrypoint=_FOLLOW,
-        name=tier.value,
-        pool=tier.value,
+        name=tier.name,
+        pool=tier.name,
         queue="high",
-        description=f"Keep the transaction logs of all tenants of {tier.value}.",
+        description=f"Keep the transaction logs of all tenants of {tier.name}.",
         limit=2,
         collision=ConcurrencyLimitStrategy.CANCEL_NEW,
-        parameters={"pool": tier.value},
-        tags=("follow", f"tier:{tier.value}"),
+        parameters={"pool": tier.name, "every_s": segment_seconds(tier)},
+        tags=("follow", f"tier:{tier.name}"),
         cron=follow_cron(tier),
     )
 
@@ -82,29 +92,28 @@ def keys_deployment(settings: TenantSettings) -> DeploymentSpec:
     return DeploymentSpec(
         entrypoint="flows.keys.rotate_keys",
         name=settings.id,
-        pool=settings.tier.value,
+        pool=settings.tier,
         queue="low",
         description=f"Rotate the keys of {settings.id} that are due.",
         limit=1,
         collision=ConcurrencyLimitStrategy.CANCEL_NEW,
         parameters={"tenant": settings.id},
-        tags=("keys", f"tenant:{settings.id}", f"tier:{settings.tier.value}"),
+        tags=("keys", f"tenant:{settings.id}", f"tier:{settings.tier}"),
         cron=daily_cron(settings.id, "keys"),
     )
 
 
-def _backup(settings: TenantSettings, kind: BackupKind) -> DeploymentSpec:
-    tier = settings.tier
+def _backup(settings: TenantSettings, tier: Terms, kind: BackupKind) -> DeploymentSpec:
     return DeploymentSpec(
         entrypoint="flows.backup.backup_tenant",
         name=f"{settings.id}-{kind.value}",
-        pool=tier.value,
-        queue="high" if tier is Tier.ENTERPRISE else "normal",
+        pool=tier.name,
+        queue=tier.queue,
         description=f"The {kind.value} backup of {settings.id}.",
         limit=1,
         collision=ConcurrencyLimitStrategy.CANCEL_NEW,
         parameters={"tenant": settings.id, "kind": kind.value},
-        tags=("backup", f"tenant:{settings.id}", f"tier:{tier.value}"),
+        tags=("backup", f"tenant:{settings.id}", f"tier:{tier.name}"),
         # A log is followed; a run of its own is for who asks for one.
         cron=None if kind is BackupKind.LOG else cron(settings.id, tier, kind),
     )

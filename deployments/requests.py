@@ -12,7 +12,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from blocks.names import backup_deployment
-from deployments.register import follow_deployment, keys_deployment
+from deployments.register import keys_deployment
 from kryonix_backup.errors import ConfigError, UsageError
 from kryonix_backup.model import BackupKind
 from kryonix_backup.sdk.logs import needed_log_sources
@@ -35,10 +35,10 @@ def flow_request(name: str, settings: TenantSettings, parameters: Mapping[str, A
     asked = {**parameters, "tenant": settings.id}
     if name == "follow":
         needed_log_sources(settings)
-        asked = {**parameters, "pool": settings.tier.value}
+        asked = {**parameters, "pool": settings.tier}
     deployment = {
-        "follow": follow_deployment(settings.tier).full_name(),
-        "restore": f"restore-tenant/restore-{settings.tier.value}",
+        "follow": f"follow-logs/{settings.tier}",
+        "restore": f"restore-tenant/restore-{settings.tier}",
         "rollback": "rollback-restore/rollback",
         "onboard": "onboard-tenant/onboard",
         "keys": keys_deployment(settings).full_name(),
@@ -57,7 +57,7 @@ def flow_request(name: str, settings: TenantSettings, parameters: Mapping[str, A
         if asked["kind"] == BackupKind.LOG.value:
             needed_log_sources(settings)
         deployment = backup_deployment(settings.id, BackupKind(asked["kind"]))
-    tags = (f"tenant:{settings.id}", f"tier:{settings.tier.value}", name)
+    tags = (f"tenant:{settings.id}", f"tier:{settings.tier}", name)
     return FlowRequest(deployment, asked, tags)
 
 

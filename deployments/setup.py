@@ -13,17 +13,19 @@ from deployments.system import system_deployments
 from deployments.tenants import register_blocks, show_logo_of
 from kryonix_backup.clock import Clock
 from kryonix_backup.errors import ServerUnreachable
+from kryonix_backup.sdk.limits import load_tiers
 
 _POLL_S = 0.25
 
 
 def set_up(client: SyncPrefectClient, url: str) -> None:
     """Make what is missing and bring the rest up to date; may be run again."""
-    ensure_pools(client)
+    tiers = load_tiers(os.environ)
+    ensure_pools(client, tiers.names)
     ensure_limit(client)
     show_logo_of(url, os.environ)
     register_blocks()
-    for spec in system_deployments():
+    for spec in system_deployments(tiers):
         apply(client, spec)
 
 

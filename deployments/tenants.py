@@ -51,6 +51,7 @@ def save_tenant(settings: TenantSettings) -> None:
         key=_key(settings),
         residency=list(settings.residency),
         keys=StoredKeys(**asdict(settings.keys)),
+        limits=settings.limits.to_plain(),
     ).save(settings.id, overwrite=True)
 
 

@@ -13,7 +13,7 @@ from flows.parameters import Source, Tenant
 from kryonix_backup.model import BackupKind
 from tasks.backup import back_up_source, open_backup, publish_snapshot
 from tasks.logs import find_logs, keep_log, logs_line, report_logs
-from tasks.policy import BACKUPS_LIMIT, HOUR_S
+from tasks.policy import BACKUPS_LIMIT, HOUR_S, tenant_limit
 from tasks.report import report_backup
 
 
@@ -31,7 +31,8 @@ def backup_tenant(
 
     Run again after a crash it goes on: what is stored is not stored again.
     """
-    with concurrency(BACKUPS_LIMIT, strict=True):
+    # First the tenant's own: who waits for that keeps nobody else from a slot of all.
+    with concurrency(tenant_limit(tenant)), concurrency(BACKUPS_LIMIT, strict=True):
         if kind is BackupKind.LOG:
             return _keep_logs(tenant, sources or [])
         opened = open_backup(tenant, kind, sources or [])

@@ -10,7 +10,7 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.hooks import follow_again
-from kryonix_backup.model import Tier
+from flows.parameters import Pool
 from kryonix_backup.sdk.following import SEGMENT_EVERY_S
 from tasks.follow import follow_pool
 
@@ -22,7 +22,7 @@ from tasks.follow import follow_pool
     on_crashed=[follow_again],
 )
 def follow_logs(
-    pool: Annotated[Tier, Field(description="The pool whose tenants' logs are kept.")],
+    pool: Pool,
     every_s: Annotated[
         float,
         Field(ge=1, le=75, description="Seconds after which what was committed is kept."),

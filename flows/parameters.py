@@ -10,6 +10,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from kryonix_backup.model import Tier
+
 _NAME = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
 
 Tenant = Annotated[
@@ -24,6 +26,10 @@ Snapshot = Annotated[
         max_length=40,
         description="A snapshot's id, the beginning of one, or latest.",
     ),
+]
+Pool = Annotated[
+    Tier,
+    Field(pattern=_NAME, max_length=40, description="The pool whose tenants' logs are kept."),
 ]
 Restore = Annotated[
     str,

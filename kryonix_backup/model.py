@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, NewType
 from kryonix_backup.errors import InvalidName
 
 TenantId = NewType("TenantId", str)
+Tier = NewType("Tier", str)
 SourceName = NewType("SourceName", str)
 RegionName = NewType("RegionName", str)
 SnapshotId = NewType("SnapshotId", str)
@@ -38,14 +39,6 @@ CHUNK_ID_BYTES = 32
 
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
 _RUN_ID = re.compile(r"\d{8}t\d{6}z-[0-9a-f]{16}", re.ASCII)
-
-
-class Tier(StrEnum):
-    """What a tenant was promised; the figures are in PLATFORM's table of tiers."""
-
-    ENTERPRISE = "enterprise"
-    PROFESSIONAL = "professional"
-    STANDARD = "standard"
 
 
 class BackupKind(StrEnum):

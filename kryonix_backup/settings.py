@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from kryonix_backup.errors import ConfigError, SecretMissing, UsageError
+from kryonix_backup.limits import LimitSettings
 from kryonix_backup.model import RegionName, SourceName, TenantId, Tier, check_name, tenant_id
 
 PRIMARY = RegionName("primary")
@@ -109,6 +110,7 @@ class TenantSettings:
     sources: tuple[SourceSettings, ...]
     residency: tuple[str, ...] = ()
     keys: KeySettings = KeySettings()
+    limits: LimitSettings = field(default_factory=LimitSettings)
 
     @property
     def primary(self) -> RegionSettings:
@@ -135,8 +137,9 @@ class TenantSettings:
         """The settings as JSON can say them, without any secret."""
         return {
             "id": self.id,
-            "tier": self.tier.value,
+            "tier": self.tier,
             "residency": list(self.residency),
+            "limits": self.limits.to_plain(),
             "regions": [{"name": region.name, "url": region.url} for region in self.regions],
             "sources": [
                 {
@@ -151,7 +154,7 @@ class TenantSettings:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
         """
-        Settings out of `to_plain`'s form, checked.
+        Settings out of `to_plain`'s form, checked; whether there is such a tier is not asked here.
 
         Raises InvalidName and ConfigError, naming what is wrong.
         """
@@ -161,15 +164,12 @@ class TenantSettings:
                 for row in plain["regions"]
             )
             sources = tuple(_source(row) for row in plain["sources"])
-            tier = Tier(plain["tier"])
+            tier = Tier(check_name(plain["tier"], "tier"))
             keys = KeySettings.from_plain(plain.get("keys", {}))
         except KeyError as error:
             raise ConfigError(f"the tenant's settings lack {error.args[0]!r}") from error
         except (TypeError, AttributeError) as error:
             raise ConfigError(f"the tenant's settings have the wrong form: {error}") from error
-        except ValueError as error:
-            choices = ", ".join(tier.value for tier in Tier)
-            raise ConfigError(f"{error}; the tiers are {choices}") from error
         for what, names in (
             ("region", [region.name for region in regions]),
             ("source", [source.name for source in sources]),
@@ -179,8 +179,9 @@ class TenantSettings:
                 raise ConfigError(f"the {what} {sorted(twice)[0]!r} is named twice")
         if PRIMARY not in [region.name for region in regions]:
             raise ConfigError("a tenant needs a region named 'primary'")
+        limits = LimitSettings.from_plain(plain.get("limits", {}))
         residency = tuple(plain.get("residency", ()))
-        return cls(tenant_id(plain["id"]), tier, regions, sources, residency, keys)
+        return cls(tenant_id(plain["id"]), tier, regions, sources, residency, keys, limits)
 
 
 def _source(row: Mapping[str, Any]) -> SourceSettings:

@@ -44,7 +44,7 @@ def open_backup(tenant: str, kind: BackupKind, sources: Sequence[str]) -> Opened
     if not names:
         raise ConfigError(f"tenant {tenant} has no source to back up", "Register it with --source.")
     session = client.begin_backup(kind)
-    tag_run(f"tenant:{tenant}", f"tier:{settings.tier.value}", "backup")
+    tag_run(f"tenant:{tenant}", f"tier:{settings.tier}", "backup")
     return OpenedBackup(session=session.to_plain(), sources=[*names])
 
 

@@ -9,6 +9,7 @@ own has a successor, and leaves.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
@@ -33,6 +34,7 @@ from kryonix_backup.errors import KryonixError
 from kryonix_backup.model import BackupKind, SourceName, TenantId, Tier
 from kryonix_backup.sdk.client import Client
 from kryonix_backup.sdk.following import LogFollowers, LoggedTenant, LogState, Standing
+from kryonix_backup.sdk.limits import load_tiers
 from kryonix_backup.sdk.logs import log_sources
 from tasks.connection import load_tenant
 from tasks.logs import log_row
@@ -105,7 +107,7 @@ def _goes_on(client: SyncPrefectClient, newest: Artifact, clock: Clock) -> bool:
 
 
 def _key(pool: Tier) -> str:
-    return f"follow-{pool.value}"
+    return f"follow-{pool}"
 
 
 class PoolTenants:
@@ -147,7 +149,7 @@ class PoolTenants:
             found += page
             if not page:
                 break
-        return [each for each in found if each.data.get("tier") == self._pool.value]
+        return [each for each in found if each.data.get("tier") == self._pool]
 
 
 class Board:
@@ -229,9 +231,10 @@ def follow_pool(pool: Tier, every_s: float) -> str:
 
     Not tried again: the schedule starts a successor, which asks first whether it is needed.
     """
+    load_tiers(os.environ).of(pool)  # nobody would ever see that a pool without tenants is followed
     clock = SystemClock()
     ours = claim(pool, clock)
-    note_facts(pool.value, status="complete")
+    note_facts(pool, status="complete")
     if ours is None:
         return f"the logs of {pool} are followed by another run"
     tenants, board, followers = PoolTenants(pool), Board(ours, clock), LogFollowers(every_s)

@@ -24,7 +24,7 @@ Plain = dict[str, Any]
 def look_at_keys(tenant: str) -> Plain:
     """The tenant's keys with their states and when each is due."""
     keys = connect_keys(tenant)
-    tag_run(f"tenant:{tenant}", f"tier:{keys.settings.tier.value}", "keys")
+    tag_run(f"tenant:{tenant}", f"tier:{keys.settings.tier}", "keys")
     return keys.show()
 
 

@@ -28,7 +28,7 @@ Plain = dict[str, Any]
 def find_logs(tenant: str, sources: Sequence[str]) -> list[str]:
     """Which of these sources, or of all, keep a log; one that does not exist is refused."""
     client = connect(tenant)
-    tag_run(f"tenant:{tenant}", f"tier:{client.settings.tier.value}", "backup")
+    tag_run(f"tenant:{tenant}", f"tier:{client.settings.tier}", "backup")
     return [*client.log_sources(sources)]
 
 

@@ -21,7 +21,7 @@ from tasks.run import note_facts, tag_run
 def check_settings(tenant: str) -> dict[str, Any]:
     """The tenant's settings, once they and the way to its key are known to be usable."""
     settings, _ = load_tenant(tenant)
-    tag_run(f"tenant:{tenant}", f"tier:{settings.tier.value}", "onboard")
+    tag_run(f"tenant:{tenant}", f"tier:{settings.tier}", "onboard")
     return settings.to_plain()
 
 

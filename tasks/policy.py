@@ -16,6 +16,11 @@ HOUR_S = 3600.0
 MINUTE_S = 60.0
 
 
+def tenant_limit(tenant: str) -> str:
+    """The name of the limit on a tenant's backups at once."""
+    return f"kryonix-backups-{tenant}"
+
+
 class Policy(TypedDict, total=False):
     """Arguments of the ``task`` decorator that `POLICY` sets."""
 

@@ -24,6 +24,9 @@ PLAIN: dict[str, Any] = {
     "id": "acme-one",
     "tier": "enterprise",
     "residency": ["br"],
+    "limits": {"cores": 1, "bandwidth": "100 Mbit/s"},
+    "keys": {"store": "pkcs11:///softhsm.so?token=t", "second": None, "data_days": 7,
+             "master_days": 90, "fips": False},
     "regions": [{"name": "primary", "url": "file:///backup"},
                 {"name": "archive", "url": "s3://acme"}],
     "sources": [{"name": "documents", "url": "files:///srv", "include": [], "exclude": ["*.tmp"],
@@ -70,7 +73,9 @@ def test_sources_and_regions_are_found_by_name() -> None:
         ({"sources": [{**PLAIN["sources"][0], "colour": 1}]}, "no setting 'colour'"),
         ({"sources": ["files:///srv"]}, "'f'|wrong form|no setting"),
         ({"regions": 7}, "wrong form"),
-        ({"tier": "gold"}, "the tiers are enterprise, professional, standard"),
+        ({"tier": 7}, "wrong form"),
+        ({"limits": {"colour": 1}}, "no limit 'colour'"),
+        ({"limits": [1]}, "not a mapping"),
     ],
 )
 def test_what_is_wrong_is_named(change: dict[str, Any], named: str) -> None:
@@ -80,7 +85,7 @@ def test_what_is_wrong_is_named(change: dict[str, Any], named: str) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"id": "../x"}, {"regions": [{"name": "PRIMARY", "url": "x"}]},
+    [{"id": "../x"}, {"tier": "../x"}, {"regions": [{"name": "PRIMARY", "url": "x"}]},
      {"sources": [{"name": "a b", "url": "x"}]}],
 )  # fmt: skip
 def test_a_name_that_is_not_allowed_is_refused(change: dict[str, Any]) -> None:

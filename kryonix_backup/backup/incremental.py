@@ -57,7 +57,9 @@ def stretch_since(
     chain, first, headers = _since(book, position)
     moment = datetime.fromisoformat(position["time"])
     segments: Iterable[tuple[LogHeader, Iterable[Blob]]] = fetched_ahead(
-        range(first, headers[-1].number + 1), lambda number: book.segment(chain, number)
+        range(first, headers[-1].number + 1),
+        lambda number: book.segment(chain, number),
+        repository.store.parallel,  # each may hold a whole body
     )
     earlier = folded_segment(position)
     if earlier is not None:

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("deployments.commands:up", "Start a local Prefect server and its workers."),
     "down": ("deployments.commands:down", "Stop them."),
     "status": ("deployments.commands:status", "Say whether they run."),
+    "tiers": ("kryonix_backup.cli.tiers:tiers", "List what tiers promise, or check a file."),
     "tenant": ("kryonix_backup.cli.tenant:tenant", "Add, list, show and remove tenants."),
     "source": ("kryonix_backup.cli.source:source", "Check and prepare what is backed up."),
     "backup": ("kryonix_backup.cli.backup:backup", "Back up a tenant's sources."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,8 @@ from kryonix_backup.cli.answer import Answer, answers
 from kryonix_backup.cli.options import NAME_PATTERN, NAME_URL, tenant_argument
 from kryonix_backup.cli.tenant_file import read_tenant_file
 from kryonix_backup.cli.text import printable, table
+from kryonix_backup.cli.tiers import terms_lines
 from kryonix_backup.errors import UsageError
-from kryonix_backup.model import Tier
 
 if TYPE_CHECKING:
     from kryonix_backup.settings import TenantSettings
@@ -30,8 +31,8 @@ def tenant() -> None:
 )
 @tenant_argument
 @click.option(
-    "--tier", type=click.Choice([tier.value for tier in Tier]),
-    help="What the tenant was promised; standard unless --file says otherwise.",
+    "--tier", metavar="NAME",
+    help="What the tenant was promised, one of those that 'kryonix tiers' lists.",
 )  # fmt: skip
 @click.option(
     "--region", "regions", type=NAME_URL, multiple=True,
@@ -59,6 +60,14 @@ def tenant() -> None:
     help="Where the tenant's data may be kept; repeatable.",
 )  # fmt: skip
 @click.option(
+    "--limit",
+    "limits",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="A limit below the tier's: cores, memory, bandwidth or workers, such as"
+    " bandwidth='100 Mbit/s'; repeatable.",
+)
+@click.option(
     "--file", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Settings in YAML, as 'tenant show --json' prints them; options add to them.",
 )  # fmt: skip
@@ -76,22 +85,33 @@ def add(tenant: str, path: Path | None, **given: Any) -> Answer:
     plain = _settings(tenant, read_tenant_file(path) if path else {}, **given)
     settings = TenantSettings.from_plain(plain)
     client = add_tenant(settings)
-    answer = {**settings.to_plain(), "repository": client.repository.id}
-    lines = [f"tenant {settings.id} is registered", *_show_lines(settings)]
+    shown = _shown(settings)
+    answer = {**shown, "repository": client.repository.id}
+    lines = [f"tenant {settings.id} is registered", *_show_lines(settings, shown["promised"])]
     return Answer(answer, [*lines, f"next: kryonix backup {settings.id}"])
 
 
 def _settings(tenant: str, file: dict[str, Any], **given: Any) -> dict[str, Any]:
     """The settings in `TenantSettings.to_plain`'s form: the file's, and what options add."""
+    from kryonix_backup.sdk.limits import default_tier
+
     if file.get("id", tenant) != tenant:
         raise UsageError(f"the file is about tenant {file['id']!r}, not {tenant!r}")
     return {
         "id": tenant,
-        "tier": given["tier"] or file.get("tier", Tier.STANDARD.value),
+        "tier": given["tier"] or file.get("tier") or default_tier(os.environ),
         "regions": [*file.get("regions", ()), *_named(given["regions"])],
         "sources": _sources(file.get("sources", ()), **given),
         "residency": [*file.get("residency", ()), *given["residency"]],
+        "limits": {**file.get("limits", {}), **_limits(given["limits"])},
     }
+
+
+def _limits(pairs: Iterable[str]) -> dict[str, str]:
+    found = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    if len(found) < len(tuple(pairs)):
+        raise UsageError("--limit is written like bandwidth='100 Mbit/s', once for each limit")
+    return found
 
 
 def _sources(file: Iterable[dict[str, Any]], **given: Any) -> list[dict[str, Any]]:
@@ -134,7 +154,7 @@ def _list_lines(found: list[TenantSettings]) -> Iterator[str]:
     rows = [
         (
             settings.id,
-            settings.tier.value,
+            settings.tier,
             ", ".join(region.name for region in settings.regions),
             ", ".join(source.name for source in settings.sources),
         )
@@ -147,15 +167,25 @@ def _list_lines(found: list[TenantSettings]) -> Iterator[str]:
 @tenant_argument
 @answers
 def show(tenant: str) -> Answer:
-    """Show a tenant's settings."""
+    """Show a tenant's settings, what its tier promises and what it may take."""
     from kryonix_backup.sdk.tenants import show_tenant
 
     settings = show_tenant(tenant)
-    return Answer(settings.to_plain(), _show_lines(settings))
+    shown = _shown(settings)
+    return Answer(shown, _show_lines(settings, shown["promised"]))
 
 
-def _show_lines(settings: TenantSettings) -> Iterator[str]:
-    yield f"tenant {settings.id}, tier {settings.tier.value}"
+def _shown(settings: TenantSettings) -> dict[str, Any]:
+    """The settings, and under ``promised`` what follows from them; null for an unknown tier."""
+    from kryonix_backup.sdk.limits import load_tiers, promised
+
+    known = settings.tier in load_tiers(os.environ)
+    return {**settings.to_plain(), "promised": promised(settings, os.environ) if known else None}
+
+
+def _show_lines(settings: TenantSettings, terms: dict[str, Any] | None) -> Iterator[str]:
+    yield f"tenant {settings.id}, tier {settings.tier}"
+    yield from terms_lines(terms) if terms else ("  this machine knows no such tier",)
     if settings.residency:
         yield f"  residency: {', '.join(settings.residency)}"
     for region in settings.regions:

@@ -7,7 +7,8 @@ from typing import Any
 
 from kryonix_backup.errors import ConfigError
 
-_SETTINGS = {"id", "tier", "regions", "sources", "residency"}
+_SETTINGS = {"id", "tier", "regions", "sources", "residency", "limits"}
+_SHOWN = {"promised"}  # what 'tenant show' adds: it follows from the tier
 
 
 def read_tenant_file(path: Path) -> dict[str, Any]:
@@ -22,13 +23,20 @@ def read_tenant_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"{path} does not hold a tenant's settings")
+    found = {name: value for name, value in found.items() if name not in _SHOWN}
     unknown = sorted(str(name) for name in set(found) - _SETTINGS)
     if unknown:
         raise ConfigError(f"{path}: a tenant has no setting {unknown[0]!r}")
+    _check_forms(path, found)
+    return found
+
+
+def _check_forms(path: Path, found: dict[str, Any]) -> None:
     for name in ("regions", "sources"):
         rows = found.get(name, [])
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ConfigError(f"{path}: {name} is not a list of settings")
+    if not isinstance(found.get("limits", {}), dict):
+        raise ConfigError(f"{path}: limits is not a mapping of names to limits")
     if not isinstance(found.get("residency", []), list):
         raise ConfigError(f"{path}: residency is not a list")
-    return found

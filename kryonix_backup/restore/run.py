@@ -354,7 +354,8 @@ class _Run:
     ) -> Iterator[tuple[LogHeader, Iterator[Blob]]]:
         book = self._repository.log(source)
         numbers = range(part.first, part.last + 1)
-        return fetched_ahead(numbers, lambda number: book.segment(part.chain, number))
+        at_once = self._repository.store.parallel  # each may hold a whole body
+        return fetched_ahead(numbers, lambda number: book.segment(part.chain, number), at_once)
 
     def selection(self, step: RestoreStep) -> Selection:
         """What comes back of a source."""

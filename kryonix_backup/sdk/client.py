@@ -26,7 +26,7 @@ from kryonix_backup.errors import AlreadyRunning, ConfigError, Interrupted, Kryo
 from kryonix_backup.events import Listener, quiet
 from kryonix_backup.maintenance.report import Level, VerifyReport
 from kryonix_backup.maintenance.verify import verify
-from kryonix_backup.model import BackupKind, Blob, Phase, SourceName, TenantId, Tier
+from kryonix_backup.model import BackupKind, Blob, Phase, SourceName, TenantId
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.restorable import Restorable, moments_of
 from kryonix_backup.repository.snapshot import Snapshot, SourceResult
@@ -35,6 +35,7 @@ from kryonix_backup.restore.plan import RestorePlan, RestoreRequest, load_plan, 
 from kryonix_backup.restore.report import PhaseResult, RestoreReport
 from kryonix_backup.sdk import logs
 from kryonix_backup.sdk.journal import RunJournal
+from kryonix_backup.sdk.limits import Held, default_tier
 from kryonix_backup.sdk.lock import restore_lock
 from kryonix_backup.sdk.wiring import (
     create_repositories,
@@ -97,6 +98,7 @@ class Client:
         self._env = os.environ if env is None else env
         with self._named():
             self._region = settings.region(region)
+            self._held = Held.of(settings, self._env, clock)
         self._journal = RunJournal(settings.id, outbox(self._env), clock)
 
     @classmethod
@@ -115,7 +117,7 @@ class Client:
         """
         client = cls(settings, root, clock=clock, env=env)
         with client._named():
-            made = create_repositories(settings, root, client._env, clock)
+            made = create_repositories(settings, root, client._held, clock)
         client.repository = made[client._region.name]
         return client
 
@@ -136,14 +138,15 @@ class Client:
         The other settings are those of the newest snapshot; without any they are empty. ``region``
         is where to read, by default the first one given.
         """
-        bare = TenantSettings(tenant, Tier.STANDARD, tuple(regions), ())
-        client = cls(bare, root, clock=clock, env=env, region=region or regions[0].name)
+        env, region = os.environ if env is None else env, region or regions[0].name
+        bare = TenantSettings(tenant, default_tier(env), tuple(regions), ())
+        client = cls(bare, root, clock=clock, env=env, region=region)
         newest = client.newest_settings()
-        if newest is not None:
-            given = {each.name: each for each in regions}
-            others = [each for each in newest.regions if each.name not in given]
-            client.settings = replace(newest, regions=(*regions, *others))
-        return client
+        if newest is None:
+            return client
+        there = {each.name: each for each in (*regions, *newest.regions, *regions)}
+        found = replace(newest, regions=tuple(there.values()))
+        return cls(found, root, clock=clock, env=env, region=region)  # with its own limits
 
     @property
     def tenant(self) -> TenantId:
@@ -153,7 +156,7 @@ class Client:
     @cached_property
     def repository(self) -> Repository:
         """The tenant's repository in this client's region."""
-        return open_repository(self.tenant, self._region, self._root, self._env)
+        return open_repository(self.tenant, self._region, self._root, self._held)
 
     # ------------------------------------------------------------------ backup
 
@@ -186,7 +189,7 @@ class Client:
         self, session: Session, source: str, listener: Listener = quiet
     ) -> SourceResult:
         """Store one source's content; it is durable when this returns."""
-        with self._named(), self._journal.backup(session, session.kind):
+        with self._named(), self._journal.backup(session, session.kind), self._held.working():
             settings = self.settings.source(source)
             adapter = source_of(settings)
             return backup_run.back_up_source(
@@ -300,7 +303,7 @@ class Client:
         snapshots: Sequence[str] = (),
     ) -> VerifyReport:
         """Check these snapshots, or all; damage is told in the report, not raised."""
-        with self._named(), self._journal.verification(level.value) as run:
+        with self._named(), self._journal.verification(level.value) as run, self._held.working():
             report = verify(self.repository, level, listener, self._clock, snapshots)
         self._journal.verified(run, report)
         return report
@@ -350,7 +353,7 @@ class Client:
 
     def run_phase(self, plan: RestorePlan, phase: Phase, listener: Listener = quiet) -> PhaseResult:
         """Do one phase; one that is done already gives its recorded result."""
-        with self._named(), self._locked(plan), self._journal.restore(plan):
+        with self._named(), self._locked(plan), self._journal.restore(plan), self._held.working():
             return restore_run.run_phase(self.repository, plan, phase, listener, self._clock)
 
     def finish_restore(self, plan: RestorePlan) -> RestoreReport:

@@ -11,14 +11,11 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+from kryonix_backup.clock import SystemClock
 from kryonix_backup.crypto.stores.registry import probe_key_store
 from kryonix_backup.errors import ConfigError, KryonixError, SourceError
-from kryonix_backup.model import TenantId
-from kryonix_backup.sdk.wiring import (
-    open_catalog,
-    open_repository,
-    source_of,
-)
+from kryonix_backup.sdk.limits import Held, load_tiers
+from kryonix_backup.sdk.wiring import open_catalog, open_repository, source_of
 from kryonix_backup.settings import (
     RegionSettings,
     RootKey,
@@ -132,15 +129,25 @@ def _tenant(settings: TenantSettings, env: Mapping[str, str]) -> Iterator[Check]
     else:
         yield _checked(f"{about}: key", partial(probe_key_store, root, settings.id))
         for region in settings.regions:
-            opens = partial(_opens, settings.id, region, root, env)
+            opens = partial(_opens, settings, region, root, env)
             yield _checked(f"{about}: region {region.name}", opens)
+    yield _checked(f"{about}: tier", lambda: _tier(settings, env))
     for source in settings.sources:
         yield from _source(f"{about}: source {source.name}", source)
 
 
-def _opens(tenant: TenantId, region: RegionSettings, root: RootKey, env: Mapping[str, str]) -> str:
-    repository = open_repository(tenant, region, root, env)
+def _opens(
+    settings: TenantSettings, region: RegionSettings, root: RootKey, env: Mapping[str, str]
+) -> str:
+    held = Held.of(settings, env, SystemClock())
+    repository = open_repository(settings.id, region, root, held)
     return f"opens, with {len(repository.snapshot_ids())} snapshots"
+
+
+def _tier(settings: TenantSettings, env: Mapping[str, str]) -> str:
+    tiers = load_tiers(env)
+    tiers.check(settings)
+    return f"{settings.tier}, as {tiers.file} has it"
 
 
 def _source(about: str, settings: SourceSettings) -> Iterator[Check]:

@@ -36,8 +36,8 @@ from kryonix_backup.maintenance.destruction import Destruction, destroy_keys
 from kryonix_backup.maintenance.key_care import KeyCare, Schedule
 from kryonix_backup.model import TenantId
 from kryonix_backup.repository.repository import Repository
+from kryonix_backup.sdk.limits import Held
 from kryonix_backup.settings import RootKey, Secret, TenantSettings, home_directory
-from kryonix_backup.storage.registry import open_store
 from kryonix_backup.storage.store import ObjectStore
 from kryonix_backup.tenancy.registry import Registry
 
@@ -86,7 +86,8 @@ class Keys:
     def _stores(self) -> dict[str, ObjectStore]:
         first = self.settings.regions[0] if self._is_bare else self.settings.primary
         ordered = [first, *(each for each in self.settings.regions if each is not first)]
-        return {region.name: open_store(region, self._env) for region in ordered}
+        held = Held.of(self.settings, self._env, self._clock)
+        return {region.name: held.store(region) for region in ordered}
 
     @property
     def _is_bare(self) -> bool:

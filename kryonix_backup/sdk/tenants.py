@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from kryonix_backup.clock import Clock, SystemClock
 from kryonix_backup.crypto.fips import require_fips
 from kryonix_backup.errors import ConfigError, TenantExists, UsageError
-from kryonix_backup.model import TenantId, Tier, tenant_id
+from kryonix_backup.model import TenantId, tenant_id
 from kryonix_backup.patterns import Patterns
 from kryonix_backup.sdk.client import Client
 from kryonix_backup.sdk.keys import Keys
+from kryonix_backup.sdk.limits import default_tier, load_tiers
 from kryonix_backup.sdk.wiring import source_of
 from kryonix_backup.settings import (
     PRIMARY,
@@ -41,6 +42,7 @@ def add_tenant(
     if settings.id in registry.ids():
         raise TenantExists(f"tenant {settings.id} is registered already")
     registry.check(settings)
+    load_tiers(env).check(settings)
     for source in settings.sources:
         source_of(source)
         for region in settings.regions:
@@ -116,7 +118,7 @@ def tenant_keys(
     env = os.environ if env is None else env
     checked = tenant_id(tenant)
     if regions:
-        settings = TenantSettings(checked, Tier.STANDARD, tuple(regions), ())
+        settings = TenantSettings(checked, default_tier(env), tuple(regions), ())
     else:
         settings = Registry.at(env).load(checked)
     root = RootKey.from_environment(env, checked, settings.keys.store)

@@ -14,6 +14,7 @@ from kryonix_backup.errors import CatalogUnusable, KeyRefused, RepositoryExists,
 from kryonix_backup.model import TenantId
 from kryonix_backup.repository.keyrings import mirror
 from kryonix_backup.repository.repository import Repository
+from kryonix_backup.sdk.limits import Held
 from kryonix_backup.settings import (
     RegionSettings,
     RootKey,
@@ -23,7 +24,6 @@ from kryonix_backup.settings import (
 )
 from kryonix_backup.sources.registry import open_source
 from kryonix_backup.sources.source import PreparedSource, Source
-from kryonix_backup.storage.registry import open_store
 from kryonix_backup.storage.store import ObjectStore
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 
 def open_repository(
-    tenant: TenantId, region: RegionSettings, root: RootKey, env: Mapping[str, str]
+    tenant: TenantId, region: RegionSettings, root: RootKey, held: Held
 ) -> Repository:
     """The tenant's repository in a region; raises what `Repository.open` raises."""
-    return Repository.open(open_store(region, env), tenant, open_key_store(root, tenant))
+    return Repository.open(held.store(region), tenant, open_key_store(root, tenant))
 
 
 def create_repositories(
-    settings: TenantSettings, root: RootKey, env: Mapping[str, str], clock: Clock
+    settings: TenantSettings, root: RootKey, held: Held, clock: Clock
 ) -> dict[str, Repository]:
     """
     The tenant's repository, in each of its regions; where it is there already it stays as it is.
@@ -49,12 +49,12 @@ def create_repositories(
     master = open_key_store(root, settings.id)
     if isinstance(master, ManagedKeyStore) and not master.versions():
         master.renew()
-    primary = open_store(settings.primary, env)
+    primary = held.store(settings.primary)
     first = _create_repository(settings.id, primary, master, clock)
     made: dict[str, Repository] = {settings.primary.name: first}
     for region in settings.regions:
         if region.name not in made:
-            store = open_store(region, env)
+            store = held.store(region)
             store.create()
             mirror(primary, store, Owner(first.id, settings.id))
             made[region.name] = Repository.open(store, settings.id, master)

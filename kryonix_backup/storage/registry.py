@@ -12,17 +12,23 @@ from kryonix_backup.storage.location import Directory, parse_location
 from kryonix_backup.storage.retrying import RetryingStore
 from kryonix_backup.storage.s3_control import S3Credentials
 from kryonix_backup.storage.store import ObjectStore
+from kryonix_backup.storage.throttling import Throttle, ThrottledStore
 
 _KEY, _SECRET, _TOKEN = "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN"
 
 
 def open_store(
-    region: RegionSettings, env: Mapping[str, str], *, clock: Clock | None = None
+    region: RegionSettings,
+    env: Mapping[str, str],
+    *,
+    clock: Clock | None = None,
+    throttle: Throttle | None = None,
 ) -> ObjectStore:
     """
     The store at a region's address, which tries again what fails in passing.
 
-    Nothing is asked of it yet. S3 credentials are the region's own, else those of
+    With a ``throttle`` it takes no more than that allows, what is tried again included. Nothing is
+    asked of it yet. S3 credentials are the region's own, else those of
     ``KRYONIX_{REGION}_ACCESS_KEY_ID``, ``…_SECRET_ACCESS_KEY`` and ``…_SESSION_TOKEN``, else those
     of ``AWS_…``; a private authority's certificates are in the file that ``AWS_CA_BUNDLE`` names.
     Raises InvalidUrl, SecretMissing and ConfigError.
@@ -38,6 +44,8 @@ def open_store(
             inner = S3Store(location, s3_credentials(region, env), ca_bundle=bundle)
         except OSError as error:
             raise ConfigError(f"AWS_CA_BUNDLE names {bundle}: {error.strerror}") from error
+    if throttle is not None:
+        inner = ThrottledStore(inner, throttle)
     return RetryingStore(inner, clock or SystemClock())
 
 

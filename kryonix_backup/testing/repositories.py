@@ -73,7 +73,7 @@ def settings_of(*names: str, compression: str = "adaptive") -> TenantSettings:
     sources = [SourceSettings(SourceName(name), f"memory://{name}") for name in names]
     return TenantSettings(
         ACME,
-        Tier.STANDARD,
+        Tier("standard"),
         (RegionSettings(PRIMARY, "memory://"),),
         tuple(replace(source, compression=compression) for source in sources),
     )

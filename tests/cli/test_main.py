@@ -63,14 +63,14 @@ def test_a_command_imports_nothing_that_it_does_not_use(
     code, modules = imported_by(*words)
 
     assert code == 0
-    assert not modules & HEAVY
+    assert not modules & (HEAVY - {"yaml"})  # the tiers are in YAML
 
 
 def test_a_restore_imports_nothing_that_it_does_not_use(backed_up: Terminal) -> None:
     code, modules = imported_by("restore", "acme", "--to", f"files={backed_up.source('out')}")
 
     assert code == 0
-    assert not modules & HEAVY
+    assert not modules & (HEAVY - {"yaml"})  # the tiers are in YAML
 
 
 def test_help_names_every_command(kryonix: Terminal) -> None:

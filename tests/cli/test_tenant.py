@@ -69,7 +69,7 @@ def test_a_file_and_options_add_up(kryonix: Terminal) -> None:
         (("--region", "primary=file:///p", "--source", "Files=files:///srv"), 11),
         (("--region", "primary=file:///p", "--source", "files=gopher://x"), 14),
         (("--region", "primary"), 2),
-        (("--region", "primary=file:///p", "--tier", "gold"), 2),
+        (("--region", "primary=file:///p", "--tier", "gold"), 10),
     ],
 )
 def test_what_is_wrong_registers_nothing(

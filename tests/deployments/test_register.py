@@ -4,7 +4,6 @@ from prefect.client.schemas.objects import ConcurrencyLimitStrategy
 
 from deployments.register import tenant_deployments
 from deployments.schedules import daily_cron
-from kryonix_backup.model import Tier
 from kryonix_backup.settings import TenantSettings
 
 ACME = TenantSettings.from_plain(
@@ -34,7 +33,7 @@ def test_a_tenant_has_a_full_and_an_incremental_backup_on_its_tiers_pool() -> No
 
 
 def test_other_tiers_wait_behind_enterprise() -> None:
-    plain = {**ACME.to_plain(), "tier": Tier.STANDARD.value}
+    plain = {**ACME.to_plain(), "tier": "standard"}
 
     full, *_ = tenant_deployments(TenantSettings.from_plain(plain))
 
@@ -64,5 +63,5 @@ def test_a_tenant_with_a_log_has_one_more_and_its_pools_following() -> None:
     ]
     assert log.cron is None
     assert follow.full_name() == "follow-logs/enterprise"
-    assert follow.parameters == {"pool": "enterprise"}
+    assert follow.parameters == {"pool": "enterprise", "every_s": 60.0}
     assert (follow.limit, follow.cron) == (2, "*/4 * * * *")

@@ -71,7 +71,7 @@ class Following:
         self._thread.start()
 
     def _run(self) -> None:
-        self.said.append(follow_logs(Tier.STANDARD))
+        self.said.append(follow_logs(Tier("standard")))
 
     def ended(self) -> Any:
         """What it said, once it has ended."""
@@ -138,7 +138,7 @@ def test_a_run_follows_until_a_successor_does(
         connection.execute("create table t (a int primary key)")
         first = Following(runs)
         wait_until(lambda: bool(rows()) and is_followed(client.tenant))
-        assert "followed by another run" in follow_logs(Tier.STANDARD)
+        assert "followed by another run" in follow_logs(Tier("standard"))
         before = newest()
         assert before is not None
 
@@ -198,7 +198,7 @@ def test_a_server_that_is_away_changes_nothing(
 
     monkeypatch.setattr(follow, "is_succeeded", is_succeeded)
 
-    assert "handed over" in follow_logs(Tier.STANDARD)
+    assert "handed over" in follow_logs(Tier("standard"))
     assert "the logs are kept: failed to reach API" in caplog.text
 
 

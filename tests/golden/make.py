@@ -123,7 +123,7 @@ def settings(tree: Path) -> TenantSettings:
         for name, compression in SOURCES.items()
     )
     return TenantSettings(
-        TENANT, Tier.STANDARD, (RegionSettings(PRIMARY, "file:///golden"),), sources
+        TENANT, Tier("standard"), (RegionSettings(PRIMARY, "file:///golden"),), sources
     )
 
 

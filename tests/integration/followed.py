@@ -50,7 +50,7 @@ class Acme:
         """The tenant as a new process sees it."""
         region = RegionSettings(PRIMARY, f"file://{self.repository}")
         source = SourceSettings(DB, self.server.url(self.database, self.user))
-        settings = TenantSettings(TenantId("acme"), Tier.STANDARD, (region,), (source,))
+        settings = TenantSettings(TenantId("acme"), Tier("standard"), (region,), (source,))
         if not self.repository.exists():
             return Client.onboard(settings, KEY, clock=self.clock)
         return Client(settings, KEY, clock=self.clock)

@@ -111,7 +111,7 @@ class Sweep:
     def _settings(self) -> TenantSettings:
         region = RegionSettings(PRIMARY, self._url)
         source = SourceSettings(SourceName("docs"), f"files://{self._tree}")
-        return TenantSettings(TenantId("acme"), Tier.STANDARD, (region,), (source,))
+        return TenantSettings(TenantId("acme"), Tier("standard"), (region,), (source,))
 
     def _root(self) -> RootKey:
         return RootKey(key_file=Secret(self._command.plain_key))

@@ -76,7 +76,7 @@ class Neighbour:
         tenant = TenantId(f"neighbour-{self.number}")
         settings = TenantSettings(
             tenant,
-            Tier.STANDARD,
+            Tier("standard"),
             (RegionSettings(PRIMARY, f"file://{work / tenant}"),),
             (SourceSettings(DB, server.url(self.database)),),
         )

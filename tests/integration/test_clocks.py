@@ -35,7 +35,7 @@ class Shop:
         self.back = work / "back"
         self.settings = TenantSettings(
             TenantId("acme"),
-            Tier.STANDARD,
+            Tier("standard"),
             (RegionSettings(PRIMARY, f"file://{work / 'repository'}"),),
             (SourceSettings(SourceName("docs"), f"files://{self.file.parent}"),),
         )

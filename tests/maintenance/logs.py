@@ -99,7 +99,7 @@ class Logged:
         url = f"postgresql://postgres@localhost/{source}"
         settings = TenantSettings(
             self.repository.tenant,
-            Tier.STANDARD,
+            Tier("standard"),
             (RegionSettings(PRIMARY, "memory://"),),
             (SourceSettings(source, url),),
         )

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from kryonix_backup.clock import SystemClock
 from kryonix_backup.model import RegionName, SourceName, TenantId, Tier
+from kryonix_backup.sdk.limits import Held
 from kryonix_backup.settings import (
     RegionSettings,
     RootKey,
@@ -35,6 +37,10 @@ class Machine:
     def key(self) -> RootKey:
         return RootKey(key_file=Secret(KEY))
 
+    @property
+    def held(self) -> Held:
+        return Held.of(self.settings, self.env, SystemClock())
+
     def region(self, name: str) -> RegionSettings:
         return RegionSettings(RegionName(name), f"file://{self.root / name}")
 
@@ -51,5 +57,5 @@ def machine(tmp_path: Path) -> Machine:
         for name in ("primary", "secondary")
     )
     source = SourceSettings(SourceName("files"), f"files://{tmp_path / 'files'}")
-    settings = TenantSettings(TenantId("acme"), Tier.PROFESSIONAL, regions, (source,))
+    settings = TenantSettings(TenantId("acme"), Tier("professional"), regions, (source,))
     return Machine(tmp_path, env, settings)

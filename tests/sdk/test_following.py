@@ -39,7 +39,7 @@ class Place:
         """An onboarded tenant with a database."""
         url = url or self.server.url(new_database(self.server))
         region = RegionSettings(RegionName("primary"), f"file://{self.root / name}")
-        settings = TenantSettings(name, Tier.STANDARD, (region,), (SourceSettings(DB, url),))
+        settings = TenantSettings(name, Tier("standard"), (region,), (SourceSettings(DB, url),))
         key = RootKey(key_file=Secret(bytes(range(32))))
         client = Client.onboard(settings, key, env={"KRYONIX_HOME": str(self.root / "home")})
         if prepare:

@@ -24,8 +24,8 @@ OTHER = RootKey(key_file=Secret(b"x" * 32))
 
 
 def test_every_region_gets_a_repository_that_is_taken_up_again(machine: Machine) -> None:
-    made = create_repositories(machine.settings, machine.key, machine.env, CLOCK)
-    again = create_repositories(machine.settings, machine.key, machine.env, CLOCK)
+    made = create_repositories(machine.settings, machine.key, machine.held, CLOCK)
+    again = create_repositories(machine.settings, machine.key, machine.held, CLOCK)
 
     assert list(made) == ["primary", "secondary"]
     assert len({one.id for one in [*made.values(), *again.values()]}) == 1  # the same in all
@@ -33,21 +33,21 @@ def test_every_region_gets_a_repository_that_is_taken_up_again(machine: Machine)
 
 @pytest.mark.parametrize("tenant", ["acme", "rival"])
 def test_a_region_that_belongs_to_another_is_refused(machine: Machine, tenant: str) -> None:
-    create_repositories(machine.settings, machine.key, machine.env, CLOCK)
+    create_repositories(machine.settings, machine.key, machine.held, CLOCK)
     key = OTHER if tenant == "acme" else machine.key
     stranger = replace(machine.settings, id=TenantId(tenant))
 
     with pytest.raises(RepositoryExists, match="does not open"):
-        create_repositories(stranger, key, machine.env, CLOCK)
+        create_repositories(stranger, key, machine.held, CLOCK)
 
 
 def test_only_the_tenants_key_opens(machine: Machine) -> None:
     with pytest.raises(RepositoryMissing):
-        open_repository(TenantId("acme"), machine.region("primary"), machine.key, machine.env)
-    create_repositories(machine.settings, machine.key, machine.env, CLOCK)
+        open_repository(TenantId("acme"), machine.region("primary"), machine.key, machine.held)
+    create_repositories(machine.settings, machine.key, machine.held, CLOCK)
 
     with pytest.raises(KeyRefused):
-        open_repository(TenantId("acme"), machine.region("primary"), OTHER, machine.env)
+        open_repository(TenantId("acme"), machine.region("primary"), OTHER, machine.held)
 
 
 def test_a_source_is_known_by_its_url(machine: Machine) -> None:

@@ -31,7 +31,7 @@ HOSTILE = [
 def settings(name: str, url: str | None = None) -> TenantSettings:
     return TenantSettings(
         tenant_id(name),
-        Tier.ENTERPRISE,
+        Tier("enterprise"),
         (RegionSettings(RegionName("primary"), url or f"file:///backup/{name}"),),
         (SourceSettings(SourceName("files"), "files:///srv", exclude=("*.tmp",)),),
         ("br",),

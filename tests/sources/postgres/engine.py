@@ -23,7 +23,7 @@ def tenant_of(url: str, work: Path, tenant: str = "acme") -> Client:
     """A tenant with the source ``db`` at that address."""
     region = RegionSettings(PRIMARY, f"file://{work / tenant}")
     source = SourceSettings(SourceName("db"), url)
-    settings = TenantSettings(TenantId(tenant), Tier.STANDARD, (region,), (source,))
+    settings = TenantSettings(TenantId(tenant), Tier("standard"), (region,), (source,))
     return Client.onboard(settings, _KEY)
 
 
