@@ -32,6 +32,8 @@ Every failure that this project raises on purpose, in one tree.
     │   ├── KeyRefused               54   a wrong passphrase, key file or master key
     │   ├── Damaged                  55   an object is not what it was when it was written
     │   ├── SnapshotUnknown          56
+    │   ├── RolledBack               57   the repository is older than it was seen before
+    │   ├── AuditBroken              58   the audit chain is not what was written
     │   └── KeyUnusable              59   the state of a key forbids what was asked
     ├── SourceError                  60
     │   ├── SourceMissing            61
@@ -301,6 +303,23 @@ class SnapshotUnknown(RepositoryError):
 
     exit_code = 56
     hint = "See 'kryonix snapshots ID'."
+
+
+class RolledBack(RepositoryError):
+    """The repository was set back to an older state than this machine has seen."""
+
+    exit_code = 57
+    hint = (
+        "Run 'kryonix audit ID verify' to see what is missing, find out who set it back, and bring"
+        " it back; or go on from here with 'kryonix audit ID accept --reason TEXT'."
+    )
+
+
+class AuditBroken(RepositoryError):
+    """The audit chain is not what was written."""
+
+    exit_code = 58
+    hint = "Run 'kryonix audit ID verify' to see where, and how to go on."
 
 
 class KeyUnusable(RepositoryError):

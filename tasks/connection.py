@@ -37,7 +37,19 @@ def load_tenant(tenant: str) -> tuple[TenantSettings, RootKey]:
 
 def connect_keys(tenant: str) -> Keys:
     """The engine's view of that tenant's keys; raises what `load_tenant` raises."""
-    return Keys(*load_tenant(tenant))
+    return Keys(*load_tenant(tenant), env=run_environment())
+
+
+def run_environment() -> dict[str, str]:
+    """The worker's environment, with the run for the audit chain: who acts, and in which run."""
+    run = runtime.flow_run
+    if not run.id:
+        return dict(os.environ)
+    return {
+        "KRYONIX_ACTOR": f"flow {run.flow_name}",
+        **os.environ,
+        "KRYONIX_RUN": f"{run.name} {run.id}",
+    }
 
 
 def connect(tenant: str) -> Client:
@@ -48,9 +60,13 @@ def connect(tenant: str) -> Client:
     takes a third of a second, on purpose, and a run has a dozen tasks.
     """
     run = runtime.flow_run.id
-    return _client(tenant, run, threading.get_ident()) if run else Client(*load_tenant(tenant))
+    return _client(tenant, run, threading.get_ident()) if run else _new_client(tenant)
 
 
 @lru_cache(maxsize=16)
 def _client(tenant: str, _run: str, _thread: int) -> Client:
-    return Client(*load_tenant(tenant))
+    return _new_client(tenant)
+
+
+def _new_client(tenant: str) -> Client:
+    return Client(*load_tenant(tenant), env=run_environment())

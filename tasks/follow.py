@@ -36,7 +36,7 @@ from kryonix_backup.sdk.client import Client
 from kryonix_backup.sdk.following import LogFollowers, LoggedTenant, LogState, Standing
 from kryonix_backup.sdk.limits import load_tiers
 from kryonix_backup.sdk.logs import log_sources
-from tasks.connection import load_tenant
+from tasks.connection import load_tenant, run_environment
 from tasks.logs import log_row
 from tasks.policy import HOUR_S
 from tasks.run import note_facts
@@ -137,7 +137,8 @@ class PoolTenants:
             self._refused[name] = error.message
             return
         self._refused.pop(name, None)
-        self._known[name] = LoggedTenant(sources, lambda: Client(settings, root), version)
+        env = run_environment()  # now: the followers' threads need not know the run
+        self._known[name] = LoggedTenant(sources, lambda: Client(settings, root, env=env), version)
 
     def _blocks(self, client: SyncPrefectClient) -> list[BlockDocument]:
         found: list[BlockDocument] = []

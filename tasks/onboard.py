@@ -7,7 +7,7 @@ from typing import Any
 from prefect import task
 
 from kryonix_backup.sdk.client import Client
-from tasks.connection import load_tenant
+from tasks.connection import load_tenant, run_environment
 from tasks.policy import HOUR_S, MINUTE_S, POLICY
 from tasks.run import note_facts, tag_run
 
@@ -33,5 +33,5 @@ def check_settings(tenant: str) -> dict[str, Any]:
 )
 def make_repository(tenant: str) -> None:
     """Make the tenant's repository in each of its regions; one of its own that is there stays."""
-    Client.onboard(*load_tenant(tenant))
+    Client.onboard(*load_tenant(tenant), env=run_environment())
     note_facts(tenant, status="complete")

@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollback": ("kryonix_backup.cli.restore:rollback", "Undo a restore that stopped half way."),
     "verify": ("kryonix_backup.cli.verify:verify", "Prove that snapshots can be read."),
     "keys": ("kryonix_backup.cli.keys:keys", "Show, rotate, escrow and destroy a tenant's keys."),
+    "audit": ("kryonix_backup.cli.audit:audit", "Who did what, and that nobody changed it."),
     "catalog": ("kryonix_backup.cli.catalog:catalog", "Past runs; rebuild from a repository."),
     "flow": ("deployments.commands:flow", "Run a flow through Prefect."),
     "deploy": ("deployments.commands:deploy", "Write tenants' deployments to Prefect."),
@@ -95,8 +96,11 @@ def _show_version(context: click.Context, _option: click.Parameter, wanted: bool
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version,
     help="Show the version and exit.",
 )  # fmt: skip
-def kryonix() -> None:
+@click.option("--reason", help="Why, for the tenant's audit chain; else KRYONIX_REASON.")
+def kryonix(*, reason: str | None) -> None:
     """Back up, verify and restore the data of many tenants, each in a repository of its own."""
+    if reason is not None:
+        os.environ["KRYONIX_REASON"] = reason
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,6 +15,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
 from kryonix_backup.crypto.keystore import KeyStore
 from kryonix_backup.errors import Damaged, KeyRefused, KeyUnusable
 from kryonix_backup.model import KeyId, RepositoryId, TenantId
@@ -98,9 +101,15 @@ class TenantKeys:
         return max(active, key=lambda record: record.epoch)
 
     @property
-    def audit_key(self) -> Secret | None:
-        """The seed of the key that signs the audit chain; None in a repository from before it."""
-        return self._audit[0].secret if self._audit else None
+    def audit_keys(self) -> list[Secret]:
+        """
+        The seeds of the keys that sign the audit chain, first the one that signs now.
+
+        The last comes from the id key, and signed in repositories from before keyrings.
+        """
+        newest_first = sorted(self._audit, key=lambda record: record.epoch, reverse=True)
+        own = [record.secret for record in newest_first if record.secret.reveal()]
+        return [*own, _audit_key(self.id_key)]
 
     def data_key(self, key_id: KeyId) -> Secret:
         """
@@ -118,6 +127,11 @@ class TenantKeys:
                 f" {record.since.isoformat(timespec='seconds')}: what it sealed does not open"
             )
         return record.secret
+
+
+def _audit_key(id_key: Secret) -> Secret:
+    info = b"kryonix-backup audit key v1"
+    return Secret(HKDFExpand(SHA256(), KEY_BYTES, info).derive(id_key.reveal()))
 
 
 def open_key(name: str, body: bytes, owner: Owner, master: KeyStore) -> KeyRecord:

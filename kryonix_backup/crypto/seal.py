@@ -40,6 +40,7 @@ class Kind(IntEnum):
     INTENT = 5
     JOURNAL = 6
     LOG = 7
+    AUDIT = 8
 
 
 class Header(NamedTuple):

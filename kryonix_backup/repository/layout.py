@@ -27,6 +27,8 @@ RESTORES = "restores/"
 LOGS = "logs/"
 DESTROYED = "destroyed.json"
 """The record that the tenant's keys were destroyed."""
+AUDIT = "audit/"
+AUDIT_BUNDLES = "audit/bundles/"
 
 _MAGIC = "kryonix-backup repository"
 FORMAT_VERSION = 1
@@ -109,3 +111,13 @@ def journal_name(restore: RestoreId, step: int) -> str:
 def log_name(source: SourceName, chain: ChainId, number: int) -> str:
     """The name of one segment of a source's transaction log."""
     return f"{LOGS}{source}/{chain}/{number:08d}"
+
+
+def audit_name(sequence: int) -> str:
+    """The name of one record of the audit chain."""
+    return f"{AUDIT}{sequence:012d}"
+
+
+def audit_bundle_name(last: int) -> str:
+    """The name of the bundle of the audit records that end with this one."""
+    return f"{AUDIT_BUNDLES}{last:012d}"

@@ -17,7 +17,7 @@ from kryonix_backup.crypto.keyring import Keyring, first_keyring, seal_keyring
 from kryonix_backup.crypto.keys import KeyState, Owner, TenantKeys
 from kryonix_backup.crypto.keystore import KeyStore
 from kryonix_backup.crypto.naming import ChunkNamer
-from kryonix_backup.crypto.seal import Kind, open_object, seal_object
+from kryonix_backup.crypto.seal import Kind
 from kryonix_backup.errors import (
     Damaged,
     KeyUnusable,
@@ -38,7 +38,7 @@ from kryonix_backup.model import (
     TenantId,
     is_run_id,
 )
-from kryonix_backup.repository.codec import Codec, compressor, decompress
+from kryonix_backup.repository.audit import AuditBook, open_book
 from kryonix_backup.repository.content import refs_of
 from kryonix_backup.repository.index import Index, Segment
 from kryonix_backup.repository.keyrings import described_at, generations, load_keyring
@@ -61,14 +61,14 @@ from kryonix_backup.repository.pack import PackInfo, Place, read_directory
 from kryonix_backup.repository.reader import ChunkReader, Shelf
 from kryonix_backup.repository.reseal import Resealer
 from kryonix_backup.repository.scrub import Scrubbed, scrub_pack
+from kryonix_backup.repository.sealed import open_content, seal_content
 from kryonix_backup.repository.snapshot import Snapshot
 from kryonix_backup.repository.tree import Root, TreeReader
-from kryonix_backup.repository.writer import ChunkWriter, Vault, pack_plain, write_segment
+from kryonix_backup.repository.writer import ChunkWriter, Vault, write_segment
 from kryonix_backup.storage.store import ObjectStore
 
 log = logging.getLogger(__name__)
 
-_MOST_PLAIN_BYTES = 1 << 30  # of one sealed object other than a pack
 _FETCHERS = 8
 
 
@@ -226,6 +226,10 @@ class Repository:
         """The transaction log of one source."""
         return LogBook(self.store, self._keys, self.id, source, self.reader, self.check_keys)
 
+    def audit(self) -> AuditBook:
+        """The chain of records of what was done."""
+        return open_book(self.store, self._owner, self._keys)
+
     # ------------------------------------------------------------------ chunks
 
     def load_index(self) -> Index:
@@ -360,8 +364,8 @@ class Repository:
     # ------------------------------------------------------------------ sealed objects
 
     def _keep(self, kind: Kind, name: str, record: Mapping[str, Any]) -> None:
-        plain = pack_plain(compressor("zstd:3"), json.dumps(record).encode())
-        self.store.put(name, seal_object(kind, name, plain, self._keys, self.id))
+        content = json.dumps(record).encode()
+        self.store.put(name, seal_content(kind, name, content, self._keys, self.id))
 
     def _load(self, kind: Kind, name: str) -> dict[str, Any]:
         try:
@@ -373,14 +377,7 @@ class Repository:
         return record
 
     def _open(self, kind: Kind, name: str) -> bytes:
-        plain = open_object(kind, name, self.store.get(name), self._keys, self.id)
-        length = int.from_bytes(plain[1:9])
-        if length > _MOST_PLAIN_BYTES:
-            raise Damaged(f"{name} announces {length} bytes, more than any such object holds")
-        try:
-            return bytes(decompress(Codec(plain[0]), memoryview(plain)[9:], length))
-        except (Damaged, ValueError, IndexError) as error:
-            raise Damaged(f"{name} has the wrong form") from error
+        return open_content(kind, name, self.store.get(name), self._keys, self.id)
 
 
 def _whole(there: Mapping[str, int], index: Index) -> set[PackId]:

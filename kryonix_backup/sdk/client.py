@@ -9,43 +9,47 @@ A backup is `Client.backup`, or `begin_backup`, `back_up_source` for each source
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import cached_property
 from typing import Self
 
 from kryonix_backup.backup import run as backup_run
 from kryonix_backup.backup.follow import LogReport, Pace, quiet_log
 from kryonix_backup.backup.report import BackupReport
 from kryonix_backup.backup.run import Session
-from kryonix_backup.browse.difference import Change, diff
-from kryonix_backup.browse.listing import Listed, list_entries, read_entry
+from kryonix_backup.browse.audit_history import ShownRecord
+from kryonix_backup.browse.difference import Change
+from kryonix_backup.browse.listing import Listed
 from kryonix_backup.clock import Clock, SystemClock
-from kryonix_backup.errors import AlreadyRunning, ConfigError, Interrupted, KryonixError
+from kryonix_backup.errors import AlreadyRunning, ConfigError, Interrupted, KryonixError, UsageError
 from kryonix_backup.events import Listener, quiet
+from kryonix_backup.maintenance.audit_report import AuditReport
 from kryonix_backup.maintenance.report import Level, VerifyReport
 from kryonix_backup.maintenance.verify import verify
-from kryonix_backup.model import BackupKind, Blob, Phase, SourceName, TenantId
-from kryonix_backup.repository.repository import Repository
-from kryonix_backup.repository.restorable import Restorable, moments_of
+from kryonix_backup.model import BackupKind, Phase, SourceName, TenantId
+from kryonix_backup.repository.restorable import Restorable
 from kryonix_backup.repository.snapshot import Snapshot, SourceResult
 from kryonix_backup.restore import run as restore_run
 from kryonix_backup.restore.plan import RestorePlan, RestoreRequest, load_plan, plan_restore
 from kryonix_backup.restore.report import PhaseResult, RestoreReport
 from kryonix_backup.sdk import logs
-from kryonix_backup.sdk.journal import RunJournal
-from kryonix_backup.sdk.limits import Held, default_tier
+from kryonix_backup.sdk.limits import default_tier
 from kryonix_backup.sdk.lock import restore_lock
+from kryonix_backup.sdk.reader import Reader
+from kryonix_backup.sdk.trail import (
+    BACKUP_LOG,
+    BEGUN,
+    SOURCE_PREPARE,
+    SOURCE_RELEASE,
+    TENANT_REMOVE,
+)
 from kryonix_backup.sdk.wiring import (
     create_repositories,
-    open_repository,
-    outbox,
     prepared_source,
     source_of,
 )
 from kryonix_backup.settings import (
-    PRIMARY,
     RegionSettings,
     RootKey,
     TenantSettings,
@@ -54,6 +58,7 @@ from kryonix_backup.settings import (
 from kryonix_backup.sources.source import Finding
 
 __all__ = [
+    "AuditReport",
     "BackupReport",
     "Change",
     "Client",
@@ -67,6 +72,7 @@ __all__ = [
     "RestoreReport",
     "RestoreRequest",
     "Session",
+    "ShownRecord",
     "Snapshot",
     "SourceResult",
     "VerifyReport",
@@ -75,31 +81,13 @@ __all__ = [
 _SYSTEM = SystemClock()
 
 
-class Client:
+class Client(Reader):
     """
     One tenant, as seen from one of its regions.
 
     The repository is opened when it is first needed. Every KryonixError that leaves a method
     names the tenant, and every backup, restore and verification leaves a record for the catalog.
     """
-
-    def __init__(
-        self,
-        settings: TenantSettings,
-        root: RootKey,
-        *,
-        clock: Clock = _SYSTEM,
-        env: Mapping[str, str] | None = None,
-        region: str = PRIMARY,
-    ) -> None:
-        self.settings = settings
-        self._root = root
-        self._clock = clock
-        self._env = os.environ if env is None else env
-        with self._named():
-            self._region = settings.region(region)
-            self._held = Held.of(settings, self._env, clock)
-        self._journal = RunJournal(settings.id, outbox(self._env), clock)
 
     @classmethod
     def onboard(
@@ -118,6 +106,7 @@ class Client:
         client = cls(settings, root, clock=clock, env=env)
         with client._named():
             made = create_repositories(settings, root, client._held, clock)
+            client._trail.onboarded(made.values())
         client.repository = made[client._region.name]
         return client
 
@@ -148,15 +137,10 @@ class Client:
         found = replace(newest, regions=tuple(there.values()))
         return cls(found, root, clock=clock, env=env, region=region)  # with its own limits
 
-    @property
-    def tenant(self) -> TenantId:
-        """The tenant's id."""
-        return self.settings.id
-
-    @cached_property
-    def repository(self) -> Repository:
-        """The tenant's repository in this client's region."""
-        return open_repository(self.tenant, self._region, self._root, self._held)
+    def record_removal(self) -> None:
+        """Leave a record that this machine forgets the tenant."""
+        with self._named():
+            self._trail.record(TENANT_REMOVE)
 
     # ------------------------------------------------------------------ backup
 
@@ -183,7 +167,9 @@ class Client:
     def begin_backup(self, kind: BackupKind) -> Session:
         """A backup under way, whose parent is the newest snapshot."""
         with self._named(), self._journal.backup(None, kind):
-            return backup_run.begin(self.repository, kind, self._clock)
+            session = backup_run.begin(self.repository, kind, self._clock)
+            self._journal.begun(session)
+            return session
 
     def back_up_source(
         self, session: Session, source: str, listener: Listener = quiet
@@ -198,11 +184,12 @@ class Client:
 
     def publish_backup(self, session: Session, results: Sequence[SourceResult]) -> BackupReport:
         """Write the snapshot: from here on the backup counts."""
-        with self._named(), self._journal.backup(session, session.kind):
-            report = backup_run.publish(
-                self.repository, session, results, self.settings, self._clock
-            )
-        self._journal.backed_up(report.snapshot)
+        with self._named():
+            with self._journal.backup(session, session.kind):
+                report = backup_run.publish(
+                    self.repository, session, results, self.settings, self._clock
+                )
+            self._journal.backed_up(report.snapshot)
         return report
 
     # ------------------------------------------------------------------ transaction logs
@@ -215,7 +202,10 @@ class Client:
     def back_up_logs(self, sources: Sequence[str] = ()) -> dict[str, LogReport]:
         """Keep what was committed by now in every source that has a log, or in these."""
         with self._named(), self._journal.backup(None, BackupKind.LOG):
-            return logs.back_up_logs(self.repository, self.settings, sources, self._clock)
+            self._trail.record(BACKUP_LOG, BEGUN)
+            kept = logs.back_up_logs(self.repository, self.settings, sources, self._clock)
+            self._trail.record(BACKUP_LOG, about=" ".join(kept))
+            return kept
 
     def follow_log(
         self,
@@ -225,10 +215,10 @@ class Client:
         until: Callable[[], bool],
         tell: Callable[[LogReport], None] = quiet_log,
     ) -> LogReport:
-        """Keep a source's log as `follow_log` does; leaves no record, as it is tried for ever."""
-        with self._named():
+        """Keep a source's log as `follow_log` does; the catalog hears nothing of it."""
+        with self._named(), self._trail.following(source, tell) as heard:
             repository, pace = self.repository, Pace(every, until)
-            return logs.follow(repository, self.settings, source, self._clock, pace, tell)
+            return logs.follow(repository, self.settings, source, self._clock, pace, heard)
 
     # ------------------------------------------------------------------ sources
 
@@ -248,53 +238,18 @@ class Client:
             prepared = prepared_source(self.settings.source(source))
             steps = prepared.preparation(consent)
             if not dry_run:
-                prepared.prepare(consent)
+                with self._trail.changing(SOURCE_PREPARE, source):
+                    prepared.prepare(consent)
             return steps
 
     def release_source(self, source: str) -> list[str]:
         """Remove every trace of `prepare_source`; what was removed. Raises as it does."""
         with self._named():
-            return prepared_source(self.settings.source(source)).release()
+            prepared = prepared_source(self.settings.source(source))
+            with self._trail.changing(SOURCE_RELEASE, source):
+                return prepared.release()
 
     # ------------------------------------------------------------------ looking
-
-    def snapshots(self) -> list[Snapshot]:
-        """Every snapshot, oldest first."""
-        with self._named():
-            return list(self.repository.snapshots())
-
-    def restorable(self) -> dict[SourceName, Restorable]:
-        """Which moments of each source with a log can be restored; reads every segment's head."""
-        with self._named():
-            return moments_of(self.repository)
-
-    def newest_settings(self) -> TenantSettings | None:
-        """The settings that the newest snapshot was made with; None where there is none."""
-        with self._named():
-            if not self.repository.snapshot_ids():
-                return None
-            return TenantSettings.from_plain(self.repository.snapshot("latest").settings)
-
-    def snapshot(self, snapshot: str) -> Snapshot:
-        """The snapshot of that id, of the one id that starts so, or the ``latest``."""
-        with self._named():
-            return self.repository.snapshot(snapshot)
-
-    def ls(self, snapshot: str, path: str = "") -> Iterator[Listed]:
-        """The entry at ``SOURCE/path`` and everything below it; an empty path means all."""
-        with self._named():
-            yield from list_entries(self.repository, self.repository.snapshot(snapshot), path)
-
-    def cat(self, snapshot: str, path: str) -> Iterator[Blob]:
-        """The content of the file at ``SOURCE/path``, piece by piece."""
-        with self._named():
-            yield from read_entry(self.repository, self.repository.snapshot(snapshot), path)
-
-    def diff(self, a: str, b: str) -> Iterator[Change]:
-        """What changed from one snapshot to another."""
-        with self._named():
-            one, two = self.repository.snapshot(a), self.repository.snapshot(b)
-            yield from diff(self.repository, one, two)
 
     def verify(
         self,
@@ -303,10 +258,24 @@ class Client:
         snapshots: Sequence[str] = (),
     ) -> VerifyReport:
         """Check these snapshots, or all; damage is told in the report, not raised."""
-        with self._named(), self._journal.verification(level.value) as run, self._held.working():
-            report = verify(self.repository, level, listener, self._clock, snapshots)
-        self._journal.verified(run, report)
+        with self._named():
+            with self._journal.verification(level.value) as run, self._held.working():
+                report = verify(self.repository, level, listener, self._clock, snapshots)
+            self._journal.verified(run, report)
         return report
+
+    def accept_audit(self, reason: str) -> AuditReport:
+        """
+        Go on with an audit chain that is broken or was set back, after an inquiry.
+
+        A record names what is accepted and why; the report is of the chain after it. Raises
+        UsageError without a reason.
+        """
+        if not reason.strip():
+            raise UsageError("a reason is needed for accepting what happened to the audit chain")
+        with self._named():
+            self._trail.accept(reason)
+        return self.verify_audit()
 
     # ------------------------------------------------------------------ restore
 
@@ -344,6 +313,7 @@ class Client:
     def begin_restore(self, plan: RestorePlan) -> None:
         """Write the plan into the journal: from here on the restore can be resumed."""
         with self._named(), self._locked(plan):
+            self._journal.begun_restore(plan)
             restore_run.begin_restore(self.repository, plan)
 
     def resume_restore(self, restore: str) -> RestorePlan:
@@ -360,14 +330,13 @@ class Client:
         """What came of a restore, from its journal."""
         with self._named():
             report = restore_run.finish_restore(self.repository, plan)
-        self._journal.restored(plan, report)
+            self._journal.restored(plan, report)
         return report
 
     def roll_back_restore(self, plan: RestorePlan, *, because: str | None = None) -> None:
         """Put every target back as it was before the restore; may be run again after a crash."""
-        with self._named(), self._locked(plan):
+        with self._named(), self._locked(plan), self._journal.rolling_back(plan, because):
             restore_run.roll_back(self.repository, plan)
-        self._journal.rolled_back(plan, because)
 
     def _undo(self, plan: RestorePlan, because: Exception) -> None:
         try:
@@ -390,11 +359,3 @@ class Client:
 
     def _locked(self, plan: RestorePlan) -> AbstractContextManager[None]:
         return restore_lock(home_directory(self._env), plan.restore)
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        try:
-            yield
-        except KryonixError as error:
-            error.tenant = error.tenant or self.settings.id
-            raise

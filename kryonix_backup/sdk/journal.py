@@ -1,4 +1,4 @@
-"""What a client's runs leave in the outbox, whether they went well or not."""
+"""What a client's runs leave in the outbox and the audit chain, whether they went well or not."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from kryonix_backup.model import BackupKind, TenantId, new_run_id
 from kryonix_backup.repository.snapshot import Snapshot
 from kryonix_backup.restore.plan import RestorePlan
 from kryonix_backup.restore.report import RestoreReport
+from kryonix_backup.sdk.trail import BACKUP_LOG, BEGUN, ROLLBACK, Trail
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Run:
     kind: str
     started: datetime
     snapshot: str | None = None
+    about: str = ""
+    """Ids for the audit chain."""
 
 
 class RunJournal:
@@ -48,10 +51,11 @@ class RunJournal:
     block is a step of; when a later try of the step goes well, the run's last record counts.
     """
 
-    def __init__(self, tenant: TenantId, outbox: Outbox, clock: Clock) -> None:
+    def __init__(self, tenant: TenantId, outbox: Outbox, clock: Clock, trail: Trail) -> None:
         self._tenant = tenant
         self._outbox = outbox
         self._clock = clock
+        self._trail = trail
 
     @contextmanager
     def backup(self, session: Session | None, kind: BackupKind) -> Iterator[None]:
@@ -59,7 +63,7 @@ class RunJournal:
         if session is None:
             run = self._new(BACKUP, kind.value)
         else:
-            run = Run(session.snapshot, BACKUP, kind.value, session.started)
+            run = Run(session.snapshot, BACKUP, kind.value, session.started, about=session.snapshot)
         with self._failures(run):
             yield
 
@@ -77,15 +81,26 @@ class RunJournal:
         with self._failures(run):
             yield run
 
+    def begun(self, session: Session) -> None:
+        """A backup was begun; nothing of it is stored yet."""
+        self._trail.record(BACKUP, BEGUN, session.snapshot)
+
     def backed_up(self, snapshot: Snapshot) -> None:
         """A snapshot was published."""
-        self._outbox.put(record_of_backup(snapshot), SnapshotRecord.of(snapshot))
+        record = record_of_backup(snapshot)
+        self._outbox.put(record, SnapshotRecord.of(snapshot))
+        self._trail.record(BACKUP, record.status, snapshot.id)
 
     def verified(self, run: Run, report: VerifyReport) -> None:
         """A verification came to its end."""
         error = f"{len(report.damage)} objects are damaged" if report.damage else None
         record = self._record(run, report.status, error)
         self._outbox.put(replace(record, bytes_read=report.bytes_read, chunks=report.chunks))
+        self._trail.record(VERIFY, report.status)
+
+    def begun_restore(self, plan: RestorePlan) -> None:
+        """A restore is about to begin."""
+        self._trail.record(RESTORE, BEGUN, _restore(plan).about)
 
     def restored(self, plan: RestorePlan, report: RestoreReport) -> None:
         """A restore came to its end."""
@@ -93,9 +108,13 @@ class RunJournal:
         brought_back = sum(phase.bytes for phase in report.phases)
         duration = round(sum(phase.duration_s for phase in report.phases), 3)
         self._outbox.put(replace(record, bytes_read=brought_back, duration_s=duration))
+        self._trail.record(RESTORE, report.status, _restore(plan).about)
 
-    def rolled_back(self, plan: RestorePlan, because: str | None) -> None:
-        """A restore was undone."""
+    @contextmanager
+    def rolling_back(self, plan: RestorePlan, because: str | None) -> Iterator[None]:
+        """The undoing of a restore."""
+        with self._trail.changing(ROLLBACK, _restore(plan).about):
+            yield
         self._outbox.put(self._record(_restore(plan), ROLLED_BACK, because))
 
     def _new(self, operation: str, kind: str) -> Run:
@@ -111,6 +130,8 @@ class RunJournal:
         except BaseException as error:
             status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
             self._outbox.put(self._record(run, status, str(error) or type(error).__name__))
+            action = BACKUP_LOG if run.kind == BackupKind.LOG.value else run.operation
+            self._trail.failed(action, error, run.about)
             raise
 
     def _record(self, run: Run, status: str, error: str | None) -> RunRecord:
@@ -130,4 +151,5 @@ class RunJournal:
 
 
 def _restore(plan: RestorePlan) -> Run:
-    return Run(plan.restore, RESTORE, "", plan.created, plan.snapshot)
+    about = f"{plan.restore} {plan.snapshot}"
+    return Run(plan.restore, RESTORE, "", plan.created, plan.snapshot, about)

@@ -6,13 +6,11 @@ All of it happens in every region of the tenant; see `maintenance.key_care` for 
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,21 +20,26 @@ from kryonix_backup.crypto.keyring import Keyring
 from kryonix_backup.crypto.keys import KeyState
 from kryonix_backup.crypto.keystore import KeyStore, ManagedKeyStore
 from kryonix_backup.crypto.stores.escrow import (
-    RSA,
-    SHARES,
     RsaKeyStore,
     SharesKeyStore,
     rsa_recipient,
     split,
 )
 from kryonix_backup.crypto.stores.registry import open_key_store
-from kryonix_backup.errors import AlreadyRunning, ConfigError, KryonixError, UsageError
+from kryonix_backup.errors import (
+    AlreadyRunning,
+    KryonixError,
+    RepositoryError,
+    UsageError,
+)
 from kryonix_backup.events import Listener, Progress, quiet
 from kryonix_backup.maintenance.destruction import Destruction, destroy_keys
 from kryonix_backup.maintenance.key_care import KeyCare, Schedule
-from kryonix_backup.model import TenantId
+from kryonix_backup.model import KeyId, TenantId
 from kryonix_backup.repository.repository import Repository
+from kryonix_backup.sdk.key_report import key_report, write_shares
 from kryonix_backup.sdk.limits import Held
+from kryonix_backup.sdk.trail import BEGUN, Trail, origin_of
 from kryonix_backup.settings import RootKey, Secret, TenantSettings, home_directory
 from kryonix_backup.storage.store import ObjectStore
 from kryonix_backup.tenancy.registry import Registry
@@ -76,6 +79,7 @@ class Keys:
         self._env = os.environ if env is None else env
         self._clock = clock
         self._schedule = Schedule(settings.keys.data_days, settings.keys.master_days)
+        self._trail = Trail(settings.id, self._env, clock, self._repository)
 
     @property
     def tenant(self) -> TenantId:
@@ -116,8 +120,10 @@ class Keys:
 
     def show(self) -> dict[str, Any]:
         """Every key with its state and when it is due; changes nothing."""
-        with self._named():
-            return self._plain(self._care.keyring())
+        with self._named(), self._trail.reading("keys show") as tell:
+            shown = self._plain(self._care.keyring())
+            tell("")
+            return shown
 
     # ------------------------------------------------------------------ rotation
 
@@ -138,7 +144,7 @@ class Keys:
 
     def rotate_data(self) -> dict[str, Any]:
         """Start an epoch of data keys; what older ones sealed stays as it is, and opens."""
-        with self._named():
+        with self._named(), self._trail.changing("keys rotate-data"):
             return self._plain(self._care.rotate_data())
 
     def rotate_master(self) -> dict[str, Any]:
@@ -153,9 +159,10 @@ class Keys:
                     f"a {self._master.kind} is renewed by its owner",
                     f"Set {_NEW}PASSPHRASE_FILE or {_NEW}KEY_FILE and run 'kryonix keys ID move'.",
                 )
-            newest = self._master.renew()
-            keyring = self._care.rotate_master(self._master)
-            self._master.retire(newest)
+            with self._trail.changing("keys rotate-master"):
+                newest = self._master.renew()
+                keyring = self._care.rotate_master(self._master)
+                self._master.retire(newest)
             return self._plain(keyring)
 
     def move(self, store_url: str | None = None) -> dict[str, Any]:
@@ -172,11 +179,13 @@ class Keys:
             if isinstance(self._master, ManagedKeyStore) and not _same(self._master, new):
                 self._master.destroy()
             self._master = new
+            # Not before: of a move that was cut short the old master opens nothing any more.
+            self._trail.record("keys move", about=new.kind)
             return self._plain(keyring)
 
     def settle(self) -> dict[str, Any]:
         """Complete a change of keys that was cut short, in every region."""
-        with self._named():
+        with self._named(), self._trail.changing("keys settle"):
             return self._plain(self._care.settle())
 
     # ------------------------------------------------------------------ states
@@ -184,7 +193,9 @@ class Keys:
     def set_state(self, key: str, state: KeyState) -> dict[str, Any]:
         """Change what may be done with a data key; raises KeyUnusable."""
         with self._named():
-            return self._plain(self._care.set_state(key, state))
+            found = self._care.key_id(key)
+            with self._trail.changing("keys state", f"{found} {state.value}"):
+                return self._plain(self._care.set_state(found, state))
 
     def reseal_cost(self, key: str) -> list[ResealCost]:
         """What sealing anew costs, for every region; reads the first bytes of every object."""
@@ -205,20 +216,29 @@ class Keys:
         """
         with self._named():
             found = self._care.compromised(key)
-            for name, repository in self._repositories():
-                resealer = repository.resealer()
-                objects = resealer.sealed_by(found)
-                total, done = sum(info.size for info in objects), 0
-                for count, info in enumerate(resealer.reseal(objects), 1):
-                    done += info.size
-                    listener(Progress(f"sealing anew in {name}", done, total, count, len(objects)))
-            left = [name for name, each in self._repositories() if each.resealer().sealed_by(found)]
-            if left:
-                raise AlreadyRunning(
-                    f"a backup has sealed more with key {found} in {', '.join(left)} meanwhile",
-                    "Wait for it to end, then run the same command again.",
-                )
-            return self._plain(self._care.destroy_data_key(key))
+            with self._trail.changing("keys reseal", found):
+                return self._plain(self._reseal(found, listener))
+
+    def _reseal(self, found: KeyId, listener: Listener) -> Keyring:
+        for name, repository in self._repositories():
+            resealer = repository.resealer()
+            objects = resealer.sealed_by(found)
+            total, done = sum(info.size for info in objects), 0
+            for count, info in enumerate(resealer.reseal(objects), 1):
+                done += info.size
+                listener(Progress(f"sealing anew in {name}", done, total, count, len(objects)))
+        left = [name for name, each in self._repositories() if each.resealer().sealed_by(found)]
+        if left:
+            raise AlreadyRunning(
+                f"a backup has sealed more with key {found} in {', '.join(left)} meanwhile",
+                "Wait for it to end, then run the same command again.",
+            )
+        return self._care.destroy_data_key(found)
+
+    def _repository(self) -> Repository:
+        """The tenant's repository in its primary region, as the newest keyring opens it."""
+        primary = next(iter(self._stores.values()))
+        return Repository.open(primary, self.tenant, self._master)
 
     def _repositories(self) -> Iterator[tuple[str, Repository]]:
         for name, store in self._stores.items():
@@ -235,18 +255,21 @@ class Keys:
         """
         with self._named():
             recipient, shares = split(threshold, count)
-            paths = _write_shares(into, self.tenant, shares, threshold)
-            self._care.set_escrow(recipient)
+            with self._trail.changing("keys escrow", f"{threshold} of {count} shares"):
+                paths = write_shares(into, self.tenant, shares, threshold)
+                self._care.set_escrow(recipient)
             return paths
 
     def escrow_rsa(self, public_pem: bytes) -> dict[str, Any]:
         """Let whoever has the private half of this RSA key recover the keys; raises ConfigError."""
         with self._named():
-            return self._plain(self._care.set_escrow(rsa_recipient(public_pem)))
+            recipient = rsa_recipient(public_pem)
+            with self._trail.changing("keys escrow", "RSA"):
+                return self._plain(self._care.set_escrow(recipient))
 
     def remove_escrow(self) -> dict[str, Any]:
         """Let no escrow recover the keys any more."""
-        with self._named():
+        with self._named(), self._trail.changing("keys escrow", "removed"):
             return self._plain(self._care.set_escrow(None))
 
     def recover(
@@ -268,7 +291,9 @@ class Keys:
             lost = KeyCare(self.tenant, stores, escrow, self._clock, second=self._second)
             if isinstance(self._master, ManagedKeyStore) and not self._master.versions():
                 self._master.renew()
-            return self._plain(lost.rotate_master(self._master))
+            keyring = lost.rotate_master(self._master)
+            self._trail.record("keys recover", about=escrow.kind)
+            return self._plain(keyring)
 
     # ------------------------------------------------------------------ the end
 
@@ -278,7 +303,9 @@ class Keys:
             masters = {self._master.kind: self._master}
             if self._second is not None:
                 masters["second"] = self._second
-            by = self._env.get("KRYONIX_ACTOR") or getpass.getuser()
+            with suppress(RepositoryError):  # a part of the keys is gone already
+                self._trail.record("keys destroy", BEGUN)
+            by = origin_of(self._env).actor
             record = destroy_keys(self.tenant, self._stores, masters, by, self._clock)
             folder = home_directory(self._env) / "destroyed"
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -315,48 +342,10 @@ class Keys:
         if self.tenant in registry.ids():
             registry.replace(replace(registry.load(self.tenant), keys=keys))
 
-    def _due(self, keyring: Keyring) -> list[str]:
-        now = self._clock.now()
-        moments = {
-            "data": self._schedule.data_due(keyring),
-            "master": self._schedule.master_due(keyring),
-        }
-        return [what for what, moment in moments.items() if moment <= now]
-
     def _plain(self, keyring: Keyring) -> dict[str, Any]:
-        escrows = [row for row in keyring.recipients if row["store"] in (SHARES, RSA)]
-        return {
-            "tenant": self.tenant,
-            "generation": keyring.generation,
-            "written": keyring.written.isoformat(),
-            "master": {
-                "store": self._master.kind,
-                "since": keyring.master_since.isoformat(),
-                "due": self._schedule.master_due(keyring).isoformat(),
-            },
-            "data_due": self._schedule.data_due(keyring).isoformat(),
-            "due": self._due(keyring),
-            "recipients": [str(row["store"]) for row in keyring.recipients],
-            "escrow": [
-                {
-                    "store": row["store"],
-                    "threshold": row.get("threshold"),
-                    "count": row.get("count"),
-                }
-                for row in escrows
-            ],
-            "keys": [
-                {
-                    "key": record.id,
-                    "purpose": record.purpose.value,
-                    "epoch": record.epoch,
-                    "state": record.state.value,
-                    "created": _text(record.created),
-                    "since": _text(record.since),
-                }
-                for record in sorted(keyring.records, key=lambda each: (each.purpose, each.epoch))
-            ],
-        }
+        return key_report(
+            self.tenant, keyring, self._master.kind, self._schedule, self._clock.now()
+        )
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -367,10 +356,6 @@ class Keys:
             raise
 
 
-def _text(moment: datetime) -> str:
-    return moment.isoformat()
-
-
 def _same(one: KeyStore, other: KeyStore) -> bool:
     """Whether both are the same master in the same HSM or KMS."""
     return (
@@ -378,25 +363,3 @@ def _same(one: KeyStore, other: KeyStore) -> bool:
         and isinstance(other, ManagedKeyStore)
         and one.address == other.address
     )
-
-
-def _write_shares(
-    into: Path, tenant: TenantId, shares: Sequence[Secret], threshold: int
-) -> list[Path]:
-    try:
-        into.mkdir(mode=0o700, parents=True)
-        paths = []
-        for number, share in enumerate(shares, 1):
-            path = into / f"{tenant}-share-{number}-of-{len(shares)}.txt"
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(share.reveal() + b"\n")
-                file.flush()
-                os.fsync(descriptor)
-            paths.append(path)
-    except OSError as error:
-        raise ConfigError(
-            f"the shares cannot be written into {into}: {error.strerror}",
-            f"Name a directory that is not there yet; {threshold} of its files will open the keys.",
-        ) from error
-    return paths

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 
 from kryonix_backup.clock import Clock, SystemClock
 from kryonix_backup.crypto.fips import require_fips
-from kryonix_backup.errors import ConfigError, TenantExists, UsageError
+from kryonix_backup.errors import ConfigError, KryonixError, TenantExists, UsageError
 from kryonix_backup.model import TenantId, tenant_id
 from kryonix_backup.patterns import Patterns
 from kryonix_backup.sdk.client import Client
@@ -24,6 +25,8 @@ from kryonix_backup.settings import (
 from kryonix_backup.sources.files.tree import directory_of
 from kryonix_backup.storage.location import Directory, parse_location
 from kryonix_backup.tenancy.registry import Registry
+
+log = logging.getLogger(__name__)
 
 _SYSTEM = SystemClock()
 
@@ -95,10 +98,17 @@ def remove_tenant(tenant: str, env: Mapping[str, str] | None = None) -> TenantSe
     """
     Forget a tenant, and give back what was known of it; its repositories stay as they are.
 
-    Raises TenantUnknown.
+    It is recorded where its repository can be opened, and forgotten in any case. Raises
+    TenantUnknown.
     """
-    registry = Registry.at(os.environ if env is None else env)
+    env = os.environ if env is None else env
+    registry = Registry.at(env)
     settings = registry.load(tenant)
+    try:
+        root = RootKey.from_environment(env, settings.id)
+        Client(settings, root, env=env).record_removal()
+    except KryonixError as error:
+        log.warning("the removal of %s is not in the audit chain: %s", tenant, error.message)
     registry.remove(tenant)
     return settings
 

@@ -11,7 +11,9 @@ FUNCTION_LINES = 40
 TEST_MODULE_LINES = 500  # a test module mirrors its module, and is read one test at a time
 
 # Longer ones stand here, each with its reason.
-LONG_MODULES: dict[str, str] = {}
+LONG_MODULES: dict[str, str] = {
+    "kryonix_backup/errors.py": "one tree of errors, each a few lines, read as a table",
+}
 LONG_FUNCTIONS: dict[str, str] = {}
 
 

@@ -56,7 +56,7 @@ def test_a_backup_that_meets_its_predecessor_is_cancelled() -> None:
 
 
 def test_a_tenant_with_a_log_has_one_more_and_its_pools_following() -> None:
-    full, incremental, _, log, follow = tenant_deployments(LOGGED)
+    full, incremental, log, _, follow = tenant_deployments(LOGGED)
 
     assert [spec.full_name() for spec in (full, incremental, log)] == [
         f"backup-tenant/acme-{kind}" for kind in ("full", "incremental", "log")

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 KRYONIX = str(Path(sys.prefix) / "bin" / "kryonix")
 _PATIENCE_S = 100.0
 # Exit codes with a report on stdout in place of an error on stderr.
-_REPORTED = {0, 3, 55, 70}
+_REPORTED = {0, 3, 55, 57, 58, 70}
 # What Python says where it loses an interrupt before main begins.
 _DROPPED = ("Exception ignored in", "Failed checking if argv[0] is an import path entry")
 _IN_MAIN = re.compile(r'cli/main\.py", line \d+, in main')

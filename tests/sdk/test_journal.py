@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from kryonix_backup.backup.run import Session
+from kryonix_backup.browse.audit_history import newest_records
 from kryonix_backup.catalog.outbox import Outbox
 from kryonix_backup.catalog.record import RunRecord
 from kryonix_backup.clock import SystemClock
 from kryonix_backup.errors import AlreadyRunning, StoreUnavailable
 from kryonix_backup.model import BackupKind, SnapshotId, TenantId
 from kryonix_backup.sdk.journal import RunJournal
+from kryonix_backup.sdk.trail import Trail
+from kryonix_backup.testing.repositories import new_repository
 
 STARTED = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SESSION = Session(
@@ -28,10 +31,18 @@ SESSION = Session(
 class Journal:
     def __init__(self, directory: Path) -> None:
         self.outbox = Outbox(directory)
-        self.journal = RunJournal(TenantId("acme"), self.outbox, SystemClock())
+        self.repository = new_repository()
+        env = {"KRYONIX_HOME": str(directory / "home")}
+        trail = Trail(TenantId("acme"), env, SystemClock(), lambda: self.repository)
+        self.journal = RunJournal(TenantId("acme"), self.outbox, SystemClock(), trail)
 
     def runs(self) -> list[RunRecord]:
         return [letter.run for letter in self.outbox.letters()]
+
+    def chain(self) -> list[tuple[str, str, str]]:
+        found = newest_records(self.repository.audit(), 9, None, None)
+        deeds = [each.record.deed for each in found]
+        return [(deed.action, deed.object, deed.result) for deed in deeds]
 
 
 @pytest.fixture
@@ -64,6 +75,8 @@ def test_a_failed_step_is_recorded_under_the_backups_id(
     assert (run.run, run.operation, run.kind) == (SESSION.snapshot, "backup", "full")
     assert (run.status, run.started) == (status, STARTED)
     assert run.error == (str(error) or type(error).__name__)
+    result = "Interrupted" if status == "interrupted" else type(error).__name__
+    assert journal.chain() == [("backup", SESSION.snapshot, result)]
 
 
 def test_a_backup_that_cannot_begin_has_an_id_too(journal: Journal) -> None:
@@ -83,6 +96,7 @@ def test_what_goes_on_elsewhere_is_no_failure(journal: Journal) -> None:
         raise AlreadyRunning("another run is at it")
 
     assert journal.runs() == []
+    assert journal.chain() == []
 
 
 def test_a_verification_that_fails_is_recorded(journal: Journal) -> None:
