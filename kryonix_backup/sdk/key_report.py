@@ -1,4 +1,4 @@
-"""What is shown of a tenant's keys, and the files of an escrow's shares: the one secret that leaves."""
+"""What is shown of a tenant's keys, and the files of an escrow's shares, which alone are secret."""
 
 from __future__ import annotations
 
