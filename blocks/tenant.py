@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from prefect.blocks.core import Block
@@ -61,6 +62,18 @@ class TenantBlock(Block):
         description="Jurisdictions that may hold the tenant's data; empty means any.",
     )
 
+    transfers: list[dict[str, str]] = Field(
+        default_factory=list,
+        description=(
+            "Why data of Brazil or the EU may be kept elsewhere: entries of a jurisdiction and the"
+            " mechanism that allows it."
+        ),
+    )
+    system_user: bool = Field(
+        default=False,
+        description="Whether the tenant's directories belong to a system account of its own.",
+    )
+
     def to_settings(self) -> TenantSettings:
         """
         The tenant as the engine knows it, with its regions loaded by name.
@@ -71,12 +84,13 @@ class TenantBlock(Block):
         plain = {
             "id": self.id,
             "tier": self.tier.value,
-            "regions": [{"name": region.name, "url": region.url} for region in regions],
+            "regions": [region.to_plain() for region in regions],
             "sources": [source.to_plain() for source in self.sources],
             "residency": self.residency,
+            "transfers": self.transfers,
+            "isolation": {"system_user": self.system_user},
         }
-        checked = TenantSettings.from_plain(plain)
-        return TenantSettings(checked.id, checked.tier, regions, checked.sources, checked.residency)
+        return replace(TenantSettings.from_plain(plain), regions=regions)
 
 
 def stored_source(source: SourceSettings) -> StoredSource:

@@ -23,9 +23,12 @@ ACME = TenantId("acme-one")
 PLAIN: dict[str, Any] = {
     "id": "acme-one",
     "tier": "enterprise",
-    "residency": ["br"],
+    "residency": ["BR"],
+    "transfers": [{"jurisdiction": "US", "mechanism": "contract of 2026"}],
+    "isolation": {"system_user": True},
     "regions": [{"name": "primary", "url": "file:///backup"},
-                {"name": "archive", "url": "s3://acme"}],
+                {"name": "archive", "url": "s3://acme", "jurisdiction": "EU",
+                 "private_endpoint": "https://10.0.0.5"}],
     "sources": [{"name": "documents", "url": "files:///srv", "include": [], "exclude": ["*.tmp"],
                  "one_file_system": True, "compression": "adaptive"}],
 }  # fmt: skip

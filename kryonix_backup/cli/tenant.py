@@ -1,4 +1,4 @@
-"""`kryonix tenant add`, `list`, `show` and `remove`."""
+"""`kryonix tenant add`, `isolate`, `list`, `show` and `remove`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kryonix_backup.cli.answer import Answer, answers
-from kryonix_backup.cli.options import NAME_PATTERN, NAME_URL, tenant_argument
+from kryonix_backup.cli.isolation import isolation_lines, isolation_plain
+from kryonix_backup.cli.options import (
+    NAME_JURISDICTION,
+    NAME_PATTERN,
+    NAME_URL,
+    tenant_argument,
+)
 from kryonix_backup.cli.tenant_file import read_tenant_file
 from kryonix_backup.cli.text import printable, table
 from kryonix_backup.errors import UsageError
@@ -21,7 +27,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def tenant() -> None:
-    """Add, list, show and remove the tenants of this machine."""
+    """Add, isolate, list, show and remove the tenants of this machine."""
 
 
 @tenant.command(
@@ -59,6 +65,15 @@ def tenant() -> None:
     help="Where the tenant's data may be kept; repeatable.",
 )  # fmt: skip
 @click.option(
+    "--jurisdiction", "jurisdictions", type=NAME_JURISDICTION, multiple=True,
+    help="Where region NAME is, such as primary=BR; Amazon's own regions are known; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--system-user",
+    is_flag=True,
+    help="Let directories belong to an account of the tenant's own, which root can make.",
+)
+@click.option(
     "--file", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Settings in YAML, as 'tenant show --json' prints them; options add to them.",
 )  # fmt: skip
@@ -75,9 +90,11 @@ def add(tenant: str, path: Path | None, **given: Any) -> Answer:
 
     plain = _settings(tenant, read_tenant_file(path) if path else {}, **given)
     settings = TenantSettings.from_plain(plain)
-    client = add_tenant(settings)
-    answer = {**settings.to_plain(), "repository": client.repository.id}
+    client, isolation = add_tenant(settings)
+    done = {**isolation_plain(isolation), "repository": client.repository.id}
+    answer = {**settings.to_plain(), **done}
     lines = [f"tenant {settings.id} is registered", *_show_lines(settings)]
+    lines += isolation_lines(isolation)
     return Answer(answer, [*lines, f"next: kryonix backup {settings.id}"])
 
 
@@ -85,13 +102,23 @@ def _settings(tenant: str, file: dict[str, Any], **given: Any) -> dict[str, Any]
     """The settings in `TenantSettings.to_plain`'s form: the file's, and what options add."""
     if file.get("id", tenant) != tenant:
         raise UsageError(f"the file is about tenant {file['id']!r}, not {tenant!r}")
+    system_user = {"system_user": True} if given["system_user"] else {}
     return {
         "id": tenant,
         "tier": given["tier"] or file.get("tier", Tier.STANDARD.value),
-        "regions": [*file.get("regions", ()), *_named(given["regions"])],
+        "regions": _regions(file.get("regions", ()), **given),
         "sources": _sources(file.get("sources", ()), **given),
         "residency": [*file.get("residency", ()), *given["residency"]],
+        "transfers": list(file.get("transfers", ())),
+        "isolation": {**file.get("isolation", {}), **system_user},
     }
+
+
+def _regions(file: Iterable[dict[str, Any]], **given: Any) -> list[dict[str, Any]]:
+    rows = [*(dict(row) for row in file), *_named(given["regions"])]
+    for name, place in given["jurisdictions"]:
+        _row(rows, name, "jurisdiction", "region")["jurisdiction"] = place
+    return rows
 
 
 def _sources(file: Iterable[dict[str, Any]], **given: Any) -> list[dict[str, Any]]:
@@ -109,11 +136,32 @@ def _named(pairs: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
     return [{"name": name, "url": url} for name, url in pairs]
 
 
-def _row(rows: list[dict[str, Any]], name: str, option: str) -> dict[str, Any]:
+def _row(
+    rows: list[dict[str, Any]], name: str, option: str, what: str = "source"
+) -> dict[str, Any]:
     for row in rows:
         if row.get("name") == name:
             return row
-    raise UsageError(f"--{option} names source {name!r}, which is not among the sources")
+    raise UsageError(f"--{option} names {what} {name!r}, which is not among the {what}s")
+
+
+@tenant.command(epilog="Example: kryonix tenant isolate acme --region primary")
+@tenant_argument
+@click.option("--region", metavar="NAME", help="Only this region of the tenant.")
+@click.option("--rotate", is_flag=True, help="Make new key pairs, and drop all that were before.")
+@answers
+def isolate(tenant: str, region: str | None, rotate: bool) -> Answer:  # noqa: FBT001 - as click calls it
+    """
+    Make a tenant's buckets and directories its own alone, and try it.
+
+    May be run at any time. A bucket needs KRYONIX_{REGION}_ADMIN_ACCESS_KEY_ID and
+    KRYONIX_{REGION}_ADMIN_SECRET_ACCESS_KEY, which are not kept; one without them is left as it is.
+    """
+    from kryonix_backup.sdk.isolation import isolate_tenant
+    from kryonix_backup.sdk.tenants import show_tenant
+
+    done = isolate_tenant(show_tenant(tenant), region=region, rotate=rotate)
+    return Answer({"tenant": tenant, **isolation_plain(done)}, isolation_lines(done))
 
 
 @tenant.command("list", epilog="Example: kryonix tenant list --json")
@@ -158,8 +206,13 @@ def _show_lines(settings: TenantSettings) -> Iterator[str]:
     yield f"tenant {settings.id}, tier {settings.tier.value}"
     if settings.residency:
         yield f"  residency: {', '.join(settings.residency)}"
+    for each in settings.transfers:
+        yield printable(f"  transfer to {each.jurisdiction}: {each.mechanism}")
     for region in settings.regions:
-        yield printable(f"  region {region.name}: {region.url}")
+        where = f" in {region.jurisdiction}" if region.jurisdiction else ""
+        yield printable(f"  region {region.name}{where}: {region.url}")
+        if region.private_endpoint:
+            yield printable(f"    reached at {region.private_endpoint}")
     for source in settings.sources:
         yield printable(f"  source {source.name}: {source.url}")
         yield from (printable(f"    include {pattern}") for pattern in source.include)

@@ -7,7 +7,7 @@ from typing import Any
 
 from kryonix_backup.errors import ConfigError
 
-_SETTINGS = {"id", "tier", "regions", "sources", "residency"}
+_SETTINGS = {"id", "tier", "regions", "sources", "residency", "transfers", "isolation"}
 
 
 def read_tenant_file(path: Path) -> dict[str, Any]:
@@ -25,10 +25,16 @@ def read_tenant_file(path: Path) -> dict[str, Any]:
     unknown = sorted(str(name) for name in set(found) - _SETTINGS)
     if unknown:
         raise ConfigError(f"{path}: a tenant has no setting {unknown[0]!r}")
-    for name in ("regions", "sources"):
+    _check_forms(path, found)
+    return found
+
+
+def _check_forms(path: Path, found: dict[str, Any]) -> None:
+    for name in ("regions", "sources", "transfers"):
         rows = found.get(name, [])
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ConfigError(f"{path}: {name} is not a list of settings")
+    if not isinstance(found.get("isolation", {}), dict):
+        raise ConfigError(f"{path}: isolation is not a group of settings")
     if not isinstance(found.get("residency", []), list):
         raise ConfigError(f"{path}: residency is not a list")
-    return found

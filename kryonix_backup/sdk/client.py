@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from functools import cached_property
 from typing import Self
 
@@ -36,6 +35,7 @@ from kryonix_backup.restore.report import PhaseResult, RestoreReport
 from kryonix_backup.sdk import logs
 from kryonix_backup.sdk.journal import RunJournal
 from kryonix_backup.sdk.lock import restore_lock
+from kryonix_backup.sdk.residency import check_targets, taken_over
 from kryonix_backup.sdk.wiring import (
     create_repositories,
     open_repository,
@@ -134,15 +134,14 @@ class Client:
         A tenant of whom only a region and the key are known.
 
         The other settings are those of the newest snapshot; without any they are empty. ``region``
-        is where to read, by default the first one given.
+        is where to read, by default the first one given. Raises ResidencyViolation.
         """
         bare = TenantSettings(tenant, Tier.STANDARD, tuple(regions), ())
         client = cls(bare, root, clock=clock, env=env, region=region or regions[0].name)
         newest = client.newest_settings()
         if newest is not None:
-            given = {each.name: each for each in regions}
-            others = [each for each in newest.regions if each.name not in given]
-            client.settings = replace(newest, regions=(*regions, *others))
+            with client._named():
+                client.settings = taken_over(newest, regions)
         return client
 
     @property
@@ -153,7 +152,7 @@ class Client:
     @cached_property
     def repository(self) -> Repository:
         """The tenant's repository in this client's region."""
-        return open_repository(self.tenant, self._region, self._root, self._env)
+        return open_repository(self.settings, self._region, self._root, self._env)
 
     # ------------------------------------------------------------------ backup
 
@@ -334,9 +333,13 @@ class Client:
         return self.finish_restore(plan)
 
     def plan_restore(self, request: RestoreRequest) -> RestorePlan:
-        """What a restore would do; reads only."""
+        """What a restore would do; reads only. Raises ResidencyViolation for a target outside."""
         with self._named():
-            return plan_restore(self.repository, request, self._clock)
+            plan = plan_restore(self.repository, request, self._clock)
+            check_targets(
+                self.settings, {step.source: step.target for step in plan.steps}, self._env
+            )
+            return plan
 
     def begin_restore(self, plan: RestorePlan) -> None:
         """Write the plan into the journal: from here on the restore can be resumed."""

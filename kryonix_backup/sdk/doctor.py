@@ -12,7 +12,6 @@ from importlib import import_module
 from typing import Any
 
 from kryonix_backup.errors import ConfigError, KryonixError, SourceError
-from kryonix_backup.model import TenantId
 from kryonix_backup.sdk.wiring import open_catalog, open_repository, source_of
 from kryonix_backup.settings import (
     RegionSettings,
@@ -127,14 +126,16 @@ def _tenant(settings: TenantSettings, env: Mapping[str, str]) -> Iterator[Check]
     else:
         yield Check(f"{about}: key", PASSED, "set")
         for region in settings.regions:
-            opens = partial(_opens, settings.id, region, root, env)
+            opens = partial(_opens, settings, region, root, env)
             yield _checked(f"{about}: region {region.name}", opens)
     for source in settings.sources:
         yield from _source(f"{about}: source {source.name}", source)
 
 
-def _opens(tenant: TenantId, region: RegionSettings, root: RootKey, env: Mapping[str, str]) -> str:
-    repository = open_repository(tenant, region, root, env)
+def _opens(
+    settings: TenantSettings, region: RegionSettings, root: RootKey, env: Mapping[str, str]
+) -> str:
+    repository = open_repository(settings, region, root, env)
     return f"opens, with {len(repository.snapshot_ids())} snapshots"
 
 

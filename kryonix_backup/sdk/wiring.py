@@ -9,7 +9,6 @@ from kryonix_backup.catalog.outbox import Outbox
 from kryonix_backup.clock import Clock
 from kryonix_backup.crypto.stores.root import RootKeyStore, master_from
 from kryonix_backup.errors import CatalogUnusable, KeyRefused, RepositoryExists, UsageError
-from kryonix_backup.model import TenantId
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.settings import (
     RegionSettings,
@@ -21,16 +20,18 @@ from kryonix_backup.settings import (
 from kryonix_backup.sources.registry import open_source
 from kryonix_backup.sources.source import PreparedSource, Source
 from kryonix_backup.storage.registry import open_store
+from kryonix_backup.storage.residency import Residency
 
 if TYPE_CHECKING:
     from kryonix_backup.catalog.catalog import Catalog
 
 
 def open_repository(
-    tenant: TenantId, region: RegionSettings, root: RootKey, env: Mapping[str, str]
+    settings: TenantSettings, region: RegionSettings, root: RootKey, env: Mapping[str, str]
 ) -> Repository:
-    """The tenant's repository in a region; raises what `Repository.open` raises."""
-    return Repository.open(open_store(region, env), tenant, master_from(root))
+    """The tenant's repository in a region; raises what `open_store` and `Repository.open` raise."""
+    store = open_store(region, env, Residency.of(settings))
+    return Repository.open(store, settings.id, master_from(root))
 
 
 def create_repositories(
@@ -43,19 +44,19 @@ def create_repositories(
     """
     master = master_from(root)  # one for all: deriving it from a passphrase is slow on purpose
     return {
-        region.name: _create_repository(settings.id, region, master, env, clock)
+        region.name: _create_repository(settings, region, master, env, clock)
         for region in settings.regions
     }
 
 
 def _create_repository(
-    tenant: TenantId,
+    settings: TenantSettings,
     region: RegionSettings,
     master: RootKeyStore,
     env: Mapping[str, str],
     clock: Clock,
 ) -> Repository:
-    store = open_store(region, env)
+    store, tenant = open_store(region, env, Residency.of(settings)), settings.id
     try:
         return Repository.create(store, tenant, master, clock)
     except RepositoryExists:

@@ -45,11 +45,11 @@ def test_a_region_that_belongs_to_another_is_refused(machine: Machine, tenant: s
 
 def test_only_the_tenants_key_opens(machine: Machine) -> None:
     with pytest.raises(RepositoryMissing):
-        open_repository(TenantId("acme"), machine.region("primary"), machine.key, machine.env)
+        open_repository(machine.settings, machine.region("primary"), machine.key, machine.env)
     create_repositories(machine.settings, machine.key, machine.env, CLOCK)
 
     with pytest.raises(KeyRefused):
-        open_repository(TenantId("acme"), machine.region("primary"), OTHER, machine.env)
+        open_repository(machine.settings, machine.region("primary"), OTHER, machine.env)
 
 
 def test_a_source_is_known_by_its_url(machine: Machine) -> None:
