@@ -34,6 +34,7 @@ from kryonix_backup.settings import (
 )
 from kryonix_backup.sources.registry import open_source
 from kryonix_backup.storage.registry import open_store
+from kryonix_backup.storage.residency import ANYWHERE
 
 AVERAGES = (64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, MIB)
 FRAMES = (128 * KIB, 512 * KIB, MIB)
@@ -74,7 +75,7 @@ def back_up(tenant: TenantSettings, *, create: bool) -> tuple[dict[str, int], fl
     """A full backup, in this process; its report and CPU seconds."""
     clock = SystemClock()
     region: RegionSettings = tenant.region(PRIMARY)
-    store = open_store(region, {})
+    store = open_store(region, {}, ANYWHERE)
     master = master_from(RootKey(key_file=Secret(b"k" * 32)))
     make = Repository.create if create else None
     repository = (

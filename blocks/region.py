@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl, SecretStr
 
 from blocks.logo import logo_url
-from kryonix_backup.model import RegionName, check_name
 from kryonix_backup.settings import RegionSettings, Secret
 
 
@@ -40,12 +40,31 @@ class RegionBlock(Block):
         default=None, description="Secret that belongs to the access key."
     )
 
+    jurisdiction: str | None = Field(
+        default=None,
+        description="Where the region is, such as BR, DE or EU; Amazon's own regions are known.",
+    )
+    private_endpoint: str | None = Field(
+        default=None,
+        description=(
+            "Address by which the store's server is reached inside a private network, such as"
+            " https://10.0.0.5; it is refused where it leads to a public address."
+        ),
+    )
+
     def to_settings(self) -> RegionSettings:
-        """The region as the engine knows it; raises InvalidName."""
+        """The region as the engine knows it; raises InvalidName and ConfigError."""
         secret = self.secret_access_key
-        return RegionSettings(
-            RegionName(check_name(self.name, "region")),
-            self.url,
-            self.access_key_id,
-            None if secret is None else Secret(secret.get_secret_value()),
+        region = RegionSettings.from_plain(
+            {
+                "name": self.name,
+                "url": self.url,
+                "jurisdiction": self.jurisdiction,
+                "private_endpoint": self.private_endpoint,
+            }
+        )
+        return replace(
+            region,
+            access_key_id=self.access_key_id,
+            secret_access_key=None if secret is None else Secret(secret.get_secret_value()),
         )

@@ -80,6 +80,18 @@ class TenantBlock(Block):
         description="The tenant's own limits below its tier's, such as bandwidth: 100 Mbit/s.",
     )
 
+    transfers: list[dict[str, str]] = Field(
+        default_factory=list,
+        description=(
+            "Why data of Brazil or the EU may be kept elsewhere: entries of a jurisdiction and the"
+            " mechanism that allows it."
+        ),
+    )
+    system_user: bool = Field(
+        default=False,
+        description="Whether the tenant's directories belong to a system account of its own.",
+    )
+
     def to_settings(self) -> TenantSettings:
         """
         The tenant as the engine knows it, with its regions loaded by name.
@@ -90,11 +102,13 @@ class TenantBlock(Block):
         plain = {
             "id": self.id,
             "tier": self.tier,
-            "regions": [{"name": region.name, "url": region.url} for region in regions],
+            "regions": [region.to_plain() for region in regions],
             "sources": [source.to_plain() for source in self.sources],
             "residency": self.residency,
             "keys": self.keys.model_dump(),
             "limits": self.limits,
+            "transfers": self.transfers,
+            "isolation": {"system_user": self.system_user},
         }
         return replace(TenantSettings.from_plain(plain), regions=regions)
 

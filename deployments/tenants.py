@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 
 from prefect.exceptions import ObjectAlreadyExists
-from pydantic import HttpUrl, TypeAdapter
+from pydantic import HttpUrl, SecretStr, TypeAdapter
 
 from blocks.key import KeyBlock
 from blocks.logo import LOGO_PATH
@@ -14,6 +15,7 @@ from blocks.names import qualified
 from blocks.region import RegionBlock
 from blocks.saved import B, saved
 from blocks.tenant import StoredKeys, TenantBlock, stored_source
+from kryonix_backup.sdk.isolation import kept_pair
 from kryonix_backup.settings import RegionSettings, TenantSettings
 
 BLOCKS = (RegionBlock, KeyBlock, TenantBlock)
@@ -41,6 +43,7 @@ def save_tenant(settings: TenantSettings) -> None:
     Save the tenant and its regions as blocks; what an operator wrote into them in the UI stays.
 
     That is the credentials of a region and the place of the key: the settings do not know them.
+    The key pair that this machine keeps for a bucket of the tenant's own goes before.
     """
     names = [_save_region(settings, region) for region in settings.regions]
     TenantBlock(
@@ -52,13 +55,18 @@ def save_tenant(settings: TenantSettings) -> None:
         residency=list(settings.residency),
         keys=StoredKeys(**asdict(settings.keys)),
         limits=settings.limits.to_plain(),
+        transfers=[transfer._asdict() for transfer in settings.transfers],
+        system_user=settings.system_user,
     ).save(settings.id, overwrite=True)
 
 
 def _save_region(settings: TenantSettings, region: RegionSettings) -> str:
     name = qualified(settings.id, region.name)
-    block = RegionBlock(name=region.name, url=region.url)
-    if (there := _saved(RegionBlock, name)) is not None:
+    block = RegionBlock(**region.to_plain())
+    if (kept := kept_pair(settings.id, region, os.environ)) is not None:
+        block.access_key_id = kept[0]
+        block.secret_access_key = SecretStr(kept[1].reveal().decode())
+    elif (there := _saved(RegionBlock, name)) is not None:
         block.access_key_id = there.access_key_id
         block.secret_access_key = there.secret_access_key
     block.save(name, overwrite=True)

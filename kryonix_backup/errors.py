@@ -12,7 +12,8 @@ Every failure that this project raises on purpose, in one tree.
     │   ├── SecretMissing            15   no passphrase, key file or PIN, or no credentials
     │   ├── ServerUnreachable        16   the Prefect server does not answer
     │   ├── CatalogUnusable          17   the catalog's database cannot be used
-    │   └── KeyStoreUnusable         18   an HSM or KMS refuses us, or lacks what is needed
+    │   ├── KeyStoreUnusable         18   an HSM or KMS refuses us, or lacks what is needed
+    │   └── ResidencyViolation       19   the tenant's data may not be kept or brought there
     ├── TransientError               30   trying again can help
     │   ├── StoreUnavailable         31
     │   ├── StoreThrottled           32   the store asked to slow down
@@ -24,7 +25,8 @@ Every failure that this project raises on purpose, in one tree.
     │   ├── ObjectExists             42
     │   ├── StoreFull                43
     │   ├── StoreDenied              44
-    │   └── StoreUnsupported         45   the store lacks something this project relies on
+    │   ├── StoreUnsupported         45   the store lacks something this project relies on
+    │   └── NotIsolated              46   a tenant's bucket or directory is open to others
     ├── RepositoryError              50
     │   ├── RepositoryMissing        51
     │   ├── RepositoryExists         52
@@ -166,6 +168,16 @@ class KeyStoreUnusable(ConfigError):
     hint = "Check the key store's address, and its PIN or credentials; then run 'kryonix doctor'."
 
 
+class ResidencyViolation(ConfigError):
+    """The tenant's data may not be kept there, or brought there."""
+
+    exit_code = 19
+    hint = (
+        "Use a place in one of the tenant's jurisdictions. Where a region is in one, say so with"
+        " --jurisdiction NAME=JURISDICTION; where this machine is, with KRYONIX_JURISDICTION."
+    )
+
+
 class TransientError(KryonixError):
     """Something outside failed for now; trying again can help."""
 
@@ -248,6 +260,13 @@ class StoreUnsupported(StoreError):
 
     exit_code = 45
     hint = "Use a store with conditional creation (S3 If-None-Match, or hard links on a disk)."
+
+
+class NotIsolated(StoreError):
+    """A tenant's bucket or directory is open to others, or its credentials open more than it."""
+
+    exit_code = 46
+    hint = "Nothing was trusted to it. Mend what the message names on the store and try again."
 
 
 class RepositoryError(KryonixError):

@@ -8,16 +8,18 @@ secret: credentials come from the environment, a file or a block.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from kryonix_backup.errors import ConfigError, SecretMissing, UsageError
+from kryonix_backup.errors import ConfigError, InvalidName, SecretMissing, UsageError
 from kryonix_backup.limits import LimitSettings
 from kryonix_backup.model import RegionName, SourceName, TenantId, Tier, check_name, tenant_id
 
 PRIMARY = RegionName("primary")
+_JURISDICTION = re.compile(r"[A-Z][A-Z0-9-]{1,39}", re.ASCII)
 
 
 class Secret:
@@ -44,14 +46,60 @@ class RegionSettings:
     """
     Where a tenant's repository is in one region.
 
-    Credentials are for S3 only; without them the environment's are used
-    (``AWS_ACCESS_KEY_ID``, or ``KRYONIX_{REGION}_ACCESS_KEY_ID`` for one region).
+    Credentials are for S3 only; without them those that are kept for the tenant are used, or the
+    environment's (``AWS_ACCESS_KEY_ID``, or ``KRYONIX_{REGION}_ACCESS_KEY_ID`` for one region).
+    ``jurisdiction`` is where the operator says the region is; ``private_endpoint`` is how its
+    server is reached without a public network, in place of the endpoint in the URL.
     """
 
     name: RegionName
     url: str
     access_key_id: str | None = None
     secret_access_key: Secret | None = None
+    jurisdiction: str | None = None
+    private_endpoint: str | None = None
+
+    def to_plain(self) -> dict[str, Any]:
+        """The region as JSON can say it, without any secret and without what is not set."""
+        plain = {"name": self.name, "url": self.url}
+        for key in ("jurisdiction", "private_endpoint"):
+            if (value := getattr(self, key)) is not None:
+                plain[key] = value
+        return plain
+
+    @classmethod
+    def from_plain(cls, row: Mapping[str, Any]) -> Self:
+        """A region out of `to_plain`'s form; raises InvalidName, ConfigError and KeyError."""
+        unknown = set(row) - {"name", "url", "jurisdiction", "private_endpoint"}
+        if unknown:
+            raise ConfigError(f"a region has no setting {sorted(unknown)[0]!r}")
+        name = check_name(row["name"], "region")
+        if name.endswith("-admin"):  # KRYONIX_{REGION}_ADMIN_… is the operator's, of {REGION}
+            raise InvalidName(f"{name!r} is not a region's name: it ends in -admin")
+        place, private = row.get("jurisdiction"), row.get("private_endpoint")
+        return cls(
+            RegionName(name),
+            str(row["url"]),
+            jurisdiction=None if place is None else jurisdiction(place),
+            private_endpoint=None if private is None else str(private),
+        )
+
+
+class Transfer(NamedTuple):
+    """Why data of Brazil or the EU may be kept in another jurisdiction, as the operator says."""
+
+    jurisdiction: str
+    mechanism: str
+
+
+def jurisdiction(name: Any) -> str:
+    """A jurisdiction's name as it is compared: in capitals; raises ConfigError."""
+    if not isinstance(name, str) or not _JURISDICTION.fullmatch(name.upper()):
+        raise ConfigError(
+            f"{name!r} is not a jurisdiction",
+            "Write a country's code of two letters such as BR, EU, or a name of your own.",
+        )
+    return name.upper()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +159,8 @@ class TenantSettings:
     residency: tuple[str, ...] = ()
     keys: KeySettings = KeySettings()
     limits: LimitSettings = field(default_factory=LimitSettings)
+    transfers: tuple[Transfer, ...] = ()
+    system_user: bool = False
 
     @property
     def primary(self) -> RegionSettings:
@@ -140,7 +190,9 @@ class TenantSettings:
             "tier": self.tier,
             "residency": list(self.residency),
             "limits": self.limits.to_plain(),
-            "regions": [{"name": region.name, "url": region.url} for region in self.regions],
+            "transfers": [transfer._asdict() for transfer in self.transfers],
+            "isolation": {"system_user": self.system_user},
+            "regions": [region.to_plain() for region in self.regions],
             "sources": [
                 {
                     key: list(value) if isinstance(value, tuple) else value
@@ -159,13 +211,13 @@ class TenantSettings:
         Raises InvalidName and ConfigError, naming what is wrong.
         """
         try:
-            regions = tuple(
-                RegionSettings(RegionName(check_name(row["name"], "region")), str(row["url"]))
-                for row in plain["regions"]
-            )
+            regions = tuple(RegionSettings.from_plain(row) for row in plain["regions"])
             sources = tuple(_source(row) for row in plain["sources"])
             tier = Tier(check_name(plain["tier"], "tier"))
             keys = KeySettings.from_plain(plain.get("keys", {}))
+            residency = tuple(jurisdiction(name) for name in plain.get("residency", ()))
+            transfers = tuple(_transfer(row) for row in plain.get("transfers", ()))
+            system_user = _isolation(plain.get("isolation", {}))
         except KeyError as error:
             raise ConfigError(f"the tenant's settings lack {error.args[0]!r}") from error
         except (TypeError, AttributeError) as error:
@@ -180,8 +232,25 @@ class TenantSettings:
         if PRIMARY not in [region.name for region in regions]:
             raise ConfigError("a tenant needs a region named 'primary'")
         limits = LimitSettings.from_plain(plain.get("limits", {}))
-        residency = tuple(plain.get("residency", ()))
-        return cls(tenant_id(plain["id"]), tier, regions, sources, residency, keys, limits)
+        return cls(
+            tenant_id(plain["id"]), tier, regions, sources, residency, keys, limits, transfers,
+            system_user,
+        )  # fmt: skip
+
+
+def _transfer(row: Mapping[str, Any]) -> Transfer:
+    if set(row) != {"jurisdiction", "mechanism"} or not str(row["mechanism"]).strip():
+        raise ConfigError("a transfer is a jurisdiction and the mechanism that allows it")
+    return Transfer(jurisdiction(row["jurisdiction"]), str(row["mechanism"]))
+
+
+def _isolation(plain: Mapping[str, Any]) -> bool:
+    if set(plain) - {"system_user"}:
+        raise ConfigError("the isolation of a tenant has no setting but system_user")
+    wanted = plain.get("system_user", False)
+    if not isinstance(wanted, bool):
+        raise ConfigError(f"isolation.system_user is true or false, not {wanted!r}")
+    return wanted
 
 
 def _source(row: Mapping[str, Any]) -> SourceSettings:

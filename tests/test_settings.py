@@ -23,12 +23,15 @@ ACME = TenantId("acme-one")
 PLAIN: dict[str, Any] = {
     "id": "acme-one",
     "tier": "enterprise",
-    "residency": ["br"],
+    "residency": ["BR"],
     "limits": {"cores": 1, "bandwidth": "100 Mbit/s"},
     "keys": {"store": "pkcs11:///softhsm.so?token=t", "second": None, "data_days": 7,
              "master_days": 90, "fips": False},
+    "transfers": [{"jurisdiction": "US", "mechanism": "contract of 2026"}],
+    "isolation": {"system_user": True},
     "regions": [{"name": "primary", "url": "file:///backup"},
-                {"name": "archive", "url": "s3://acme"}],
+                {"name": "archive", "url": "s3://acme", "jurisdiction": "EU",
+                 "private_endpoint": "https://10.0.0.5"}],
     "sources": [{"name": "documents", "url": "files:///srv", "include": [], "exclude": ["*.tmp"],
                  "one_file_system": True, "compression": "adaptive"}],
 }  # fmt: skip

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from kryonix_backup.errors import UsageError
+
 if TYPE_CHECKING:
     from kryonix_backup.sdk.client import Client
     from kryonix_backup.settings import RegionSettings
@@ -53,7 +55,9 @@ class Moment(click.ParamType[datetime]):
 
 NAME_URL = NameAndValue("URL")
 NAME_PATTERN = NameAndValue("PATTERN")
+NAME_JURISDICTION = NameAndValue("JURISDICTION")
 MOMENT = Moment()
+_JURISDICTIONS = "kryonix.jurisdictions"
 
 
 def _complete_tenant(
@@ -69,8 +73,20 @@ def tenant_argument(command: F) -> F:
     return click.argument("tenant", metavar="ID", shell_complete=_complete_tenant)(command)
 
 
+def _remember_jurisdictions(
+    context: click.Context, _param: click.Parameter, pairs: tuple[tuple[str, str], ...]
+) -> None:
+    """For `named_regions`: no command does anything else with them."""
+    context.meta[_JURISDICTIONS] = dict(pairs)
+
+
 def region_options(command: F) -> F:
     """Where to find the tenant's repository: the options ``region`` and ``from_region``."""
+    command = click.option(
+        "--jurisdiction", type=NAME_JURISDICTION, multiple=True,
+        expose_value=False, callback=_remember_jurisdictions,
+        help="Where the region that --region names is, such as primary=BR; repeatable.",
+    )(command)  # fmt: skip
     command = click.option(
         "--from-region", metavar="NAME", help="Read from this region instead of the primary one."
     )(command)
@@ -81,11 +97,16 @@ def region_options(command: F) -> F:
 
 
 def named_regions(pairs: tuple[tuple[str, str], ...]) -> list[RegionSettings]:
-    """Regions out of pairs of name and URL; raises InvalidName."""
-    from kryonix_backup.model import RegionName, check_name
+    """Regions out of pairs of name and URL; raises InvalidName, ConfigError and UsageError."""
     from kryonix_backup.settings import RegionSettings
 
-    return [RegionSettings(RegionName(check_name(name, "region")), url) for name, url in pairs]
+    context = click.get_current_context(silent=True)
+    places: dict[str, str] = {} if context is None else context.meta.get(_JURISDICTIONS, {})
+    names = [name for name, _ in pairs]
+    if strange := [name for name in places if name not in names]:
+        raise UsageError(f"--jurisdiction names region {strange[0]!r}, which --region does not")
+    rows = [{"name": name, "url": url, "jurisdiction": places.get(name)} for name, url in pairs]
+    return [RegionSettings.from_plain(row) for row in rows]
 
 
 def connected(tenant: str, regions: tuple[tuple[str, str], ...], from_region: str | None) -> Client:

@@ -1,4 +1,4 @@
-"""`kryonix tenant add`, `list`, `show` and `remove`."""
+"""`kryonix tenant add`, `isolate`, `list`, `show` and `remove`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kryonix_backup.cli.answer import Answer, answers
-from kryonix_backup.cli.options import NAME_PATTERN, NAME_URL, tenant_argument
+from kryonix_backup.cli.isolation import isolation_lines, isolation_plain
+from kryonix_backup.cli.options import (
+    NAME_JURISDICTION,
+    NAME_PATTERN,
+    NAME_URL,
+    tenant_argument,
+)
 from kryonix_backup.cli.tenant_file import read_tenant_file
 from kryonix_backup.cli.text import printable, table
 from kryonix_backup.cli.tiers import terms_lines
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def tenant() -> None:
-    """Add, list, show and remove the tenants of this machine."""
+    """Add, isolate, list, show and remove the tenants of this machine."""
 
 
 @tenant.command(
@@ -68,6 +74,15 @@ def tenant() -> None:
     " bandwidth='100 Mbit/s'; repeatable.",
 )
 @click.option(
+    "--jurisdiction", "jurisdictions", type=NAME_JURISDICTION, multiple=True,
+    help="Where region NAME is, such as primary=BR; Amazon's own regions are known; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--system-user",
+    is_flag=True,
+    help="Let directories belong to an account of the tenant's own, which root can make.",
+)
+@click.option(
     "--file", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Settings in YAML, as 'tenant show --json' prints them; options add to them.",
 )  # fmt: skip
@@ -84,10 +99,12 @@ def add(tenant: str, path: Path | None, **given: Any) -> Answer:
 
     plain = _settings(tenant, read_tenant_file(path) if path else {}, **given)
     settings = TenantSettings.from_plain(plain)
-    client = add_tenant(settings)
+    client, isolation = add_tenant(settings)
     shown = _shown(settings)
-    answer = {**shown, "repository": client.repository.id}
+    done = {**isolation_plain(isolation), "repository": client.repository.id}
+    answer = {**shown, **done}
     lines = [f"tenant {settings.id} is registered", *_show_lines(settings, shown["promised"])]
+    lines += isolation_lines(isolation)
     return Answer(answer, [*lines, f"next: kryonix backup {settings.id}"])
 
 
@@ -97,13 +114,17 @@ def _settings(tenant: str, file: dict[str, Any], **given: Any) -> dict[str, Any]
 
     if file.get("id", tenant) != tenant:
         raise UsageError(f"the file is about tenant {file['id']!r}, not {tenant!r}")
+    system_user = {"system_user": True} if given["system_user"] else {}
     return {
         "id": tenant,
         "tier": given["tier"] or file.get("tier") or default_tier(os.environ),
-        "regions": [*file.get("regions", ()), *_named(given["regions"])],
+        "regions": _regions(file.get("regions", ()), **given),
         "sources": _sources(file.get("sources", ()), **given),
         "residency": [*file.get("residency", ()), *given["residency"]],
+        "transfers": list(file.get("transfers", ())),
+        "isolation": {**file.get("isolation", {}), **system_user},
         "limits": {**file.get("limits", {}), **_limits(given["limits"])},
+        "keys": file.get("keys", {}),
     }
 
 
@@ -112,6 +133,13 @@ def _limits(pairs: Iterable[str]) -> dict[str, str]:
     if len(found) < len(tuple(pairs)):
         raise UsageError("--limit is written like bandwidth='100 Mbit/s', once for each limit")
     return found
+
+
+def _regions(file: Iterable[dict[str, Any]], **given: Any) -> list[dict[str, Any]]:
+    rows = [*(dict(row) for row in file), *_named(given["regions"])]
+    for name, place in given["jurisdictions"]:
+        _row(rows, name, "jurisdiction", "region")["jurisdiction"] = place
+    return rows
 
 
 def _sources(file: Iterable[dict[str, Any]], **given: Any) -> list[dict[str, Any]]:
@@ -129,11 +157,32 @@ def _named(pairs: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
     return [{"name": name, "url": url} for name, url in pairs]
 
 
-def _row(rows: list[dict[str, Any]], name: str, option: str) -> dict[str, Any]:
+def _row(
+    rows: list[dict[str, Any]], name: str, option: str, what: str = "source"
+) -> dict[str, Any]:
     for row in rows:
         if row.get("name") == name:
             return row
-    raise UsageError(f"--{option} names source {name!r}, which is not among the sources")
+    raise UsageError(f"--{option} names {what} {name!r}, which is not among the {what}s")
+
+
+@tenant.command(epilog="Example: kryonix tenant isolate acme --region primary")
+@tenant_argument
+@click.option("--region", metavar="NAME", help="Only this region of the tenant.")
+@click.option("--rotate", is_flag=True, help="Make new key pairs, and drop all that were before.")
+@answers
+def isolate(tenant: str, region: str | None, rotate: bool) -> Answer:  # noqa: FBT001 - as click calls it
+    """
+    Make a tenant's buckets and directories its own alone, and try it.
+
+    May be run at any time. A bucket needs KRYONIX_{REGION}_ADMIN_ACCESS_KEY_ID and
+    KRYONIX_{REGION}_ADMIN_SECRET_ACCESS_KEY, which are not kept; one without them is left as it is.
+    """
+    from kryonix_backup.sdk.isolation import isolate_tenant
+    from kryonix_backup.sdk.tenants import show_tenant
+
+    done = isolate_tenant(show_tenant(tenant), region=region, rotate=rotate)
+    return Answer({"tenant": tenant, **isolation_plain(done)}, isolation_lines(done))
 
 
 @tenant.command("list", epilog="Example: kryonix tenant list --json")
@@ -188,8 +237,13 @@ def _show_lines(settings: TenantSettings, terms: dict[str, Any] | None) -> Itera
     yield from terms_lines(terms) if terms else ("  this machine knows no such tier",)
     if settings.residency:
         yield f"  residency: {', '.join(settings.residency)}"
+    for each in settings.transfers:
+        yield printable(f"  transfer to {each.jurisdiction}: {each.mechanism}")
     for region in settings.regions:
-        yield printable(f"  region {region.name}: {region.url}")
+        where = f" in {region.jurisdiction}" if region.jurisdiction else ""
+        yield printable(f"  region {region.name}{where}: {region.url}")
+        if region.private_endpoint:
+            yield printable(f"    reached at {region.private_endpoint}")
     for source in settings.sources:
         yield printable(f"  source {source.name}: {source.url}")
         yield from (printable(f"    include {pattern}") for pattern in source.include)

@@ -7,7 +7,9 @@ from typing import Any
 
 from kryonix_backup.errors import ConfigError
 
-_SETTINGS = {"id", "tier", "regions", "sources", "residency", "limits"}
+_SETTINGS = {
+    "id", "tier", "regions", "sources", "residency", "transfers", "isolation", "limits", "keys",
+}  # fmt: skip
 _SHOWN = {"promised"}  # what 'tenant show' adds: it follows from the tier
 
 
@@ -32,11 +34,12 @@ def read_tenant_file(path: Path) -> dict[str, Any]:
 
 
 def _check_forms(path: Path, found: dict[str, Any]) -> None:
-    for name in ("regions", "sources"):
+    for name in ("regions", "sources", "transfers"):
         rows = found.get(name, [])
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ConfigError(f"{path}: {name} is not a list of settings")
-    if not isinstance(found.get("limits", {}), dict):
-        raise ConfigError(f"{path}: limits is not a mapping of names to limits")
+    for name in ("isolation", "limits", "keys"):
+        if not isinstance(found.get(name, {}), dict):
+            raise ConfigError(f"{path}: {name} is not a mapping of names to settings")
     if not isinstance(found.get("residency", []), list):
         raise ConfigError(f"{path}: residency is not a list")

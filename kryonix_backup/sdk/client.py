@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Self
 
 from kryonix_backup.backup import run as backup_run
@@ -37,6 +36,7 @@ from kryonix_backup.sdk import logs
 from kryonix_backup.sdk.limits import default_tier
 from kryonix_backup.sdk.lock import restore_lock
 from kryonix_backup.sdk.reader import Reader
+from kryonix_backup.sdk.residency import check_targets, taken_over
 from kryonix_backup.sdk.trail import (
     BACKUP_LOG,
     BEGUN,
@@ -125,7 +125,7 @@ class Client(Reader):
         A tenant of whom only a region and the key are known.
 
         The other settings are those of the newest snapshot; without any they are empty. ``region``
-        is where to read, by default the first one given.
+        is where to read, by default the first one given. Raises ResidencyViolation.
         """
         env, region = os.environ if env is None else env, region or regions[0].name
         bare = TenantSettings(tenant, default_tier(env), tuple(regions), ())
@@ -133,8 +133,8 @@ class Client(Reader):
         newest = client.newest_settings()
         if newest is None:
             return client
-        there = {each.name: each for each in (*regions, *newest.regions, *regions)}
-        found = replace(newest, regions=tuple(there.values()))
+        with client._named():
+            found = taken_over(newest, regions)
         return cls(found, root, clock=clock, env=env, region=region)  # with its own limits
 
     def record_removal(self) -> None:
@@ -306,9 +306,13 @@ class Client(Reader):
         return self.finish_restore(plan)
 
     def plan_restore(self, request: RestoreRequest) -> RestorePlan:
-        """What a restore would do; reads only."""
+        """What a restore would do; reads only. Raises ResidencyViolation for a target outside."""
         with self._named():
-            return plan_restore(self.repository, request, self._clock)
+            plan = plan_restore(self.repository, request, self._clock)
+            check_targets(
+                self.settings, {step.source: step.target for step in plan.steps}, self._env
+            )
+            return plan
 
     def begin_restore(self, plan: RestorePlan) -> None:
         """Write the plan into the journal: from here on the restore can be resumed."""

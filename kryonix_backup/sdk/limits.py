@@ -14,6 +14,7 @@ from kryonix_backup.model import TenantId, Tier
 from kryonix_backup.settings import RegionSettings, TenantSettings, home_directory
 from kryonix_backup.storage.bandwidth import Bandwidth
 from kryonix_backup.storage.registry import open_store
+from kryonix_backup.storage.residency import Residency
 from kryonix_backup.storage.store import ObjectStore
 from kryonix_backup.storage.throttling import Throttle
 from kryonix_backup.tenancy.cores import on_cores
@@ -38,9 +39,11 @@ class Held:
     """One tenant's limits, held for whatever it runs on this machine."""
 
     def __init__(
-        self, tenant: TenantId, limits: Limits, env: Mapping[str, str], clock: Clock
-    ) -> None:
+        self, tenant: TenantId, limits: Limits, residency: Residency, env: Mapping[str, str],
+        clock: Clock,
+    ) -> None:  # fmt: skip
         self.limits = limits
+        self._residency = residency
         self._tenant = tenant
         self._env = env
         self._clock = clock
@@ -61,14 +64,15 @@ class Held:
                 settings.tier, settings.id, tiers.file, tiers.default,
             )  # fmt: skip
             settings = replace(settings, tier=tiers.default)
-        return cls(settings.id, tiers.limits_of(settings), env, clock)
+        limits = tiers.limits_of(settings)
+        return cls(settings.id, limits, Residency.of(settings), env, clock)
 
     def store(self, region: RegionSettings) -> ObjectStore:
         """The store at a region's address, whose bytes count; raises what `open_store` raises."""
         rate = self.limits.bandwidth_bits_s
         bandwidth = Bandwidth(self._folder / "bandwidth", rate, self._clock)
         throttle = Throttle(bandwidth, packs_at_once(self.limits.memory_bytes))
-        return open_store(region, self._env, clock=self._clock, throttle=throttle)
+        return open_store(region, self._env, self._residency, clock=self._clock, throttle=throttle)
 
     @contextmanager
     def working(self) -> Iterator[None]:

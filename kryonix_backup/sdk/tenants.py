@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from kryonix_backup.clock import Clock, SystemClock
 from kryonix_backup.crypto.fips import require_fips
@@ -12,8 +13,10 @@ from kryonix_backup.errors import ConfigError, KryonixError, TenantExists, Usage
 from kryonix_backup.model import TenantId, tenant_id
 from kryonix_backup.patterns import Patterns
 from kryonix_backup.sdk.client import Client
+from kryonix_backup.sdk.isolation import Isolation, isolate_tenant, undo_isolation
 from kryonix_backup.sdk.keys import Keys
 from kryonix_backup.sdk.limits import default_tier, load_tiers
+from kryonix_backup.sdk.residency import taken_over
 from kryonix_backup.sdk.wiring import source_of
 from kryonix_backup.settings import (
     PRIMARY,
@@ -31,14 +34,23 @@ log = logging.getLogger(__name__)
 _SYSTEM = SystemClock()
 
 
+class Added(NamedTuple):
+    """A tenant that was taken on: its client, and what keeps its regions from others."""
+
+    client: Client
+    isolation: list[Isolation]
+
+
 def add_tenant(
     settings: TenantSettings, *, env: Mapping[str, str] | None = None, clock: Clock = _SYSTEM
-) -> Client:
+) -> Added:
     """
-    Make the tenant's repositories and register it; registering is the last step.
+    Make the tenant's regions its own alone, its repositories in them, and register it.
 
-    So what fails leaves at most empty repositories, which the next try takes up. Raises
-    TenantExists, InvalidUrl, ConfigError, SecretMissing and what `Client.onboard` raises.
+    Registering is the last step. What fails takes back what this run has made, and leaves at most
+    empty repositories where there was a bucket or directory before, which the next try takes up.
+    Raises TenantExists, InvalidUrl, ConfigError, ResidencyViolation, NotIsolated, SecretMissing and
+    what `Client.onboard` raises.
     """
     env = os.environ if env is None else env
     registry = Registry.at(env)
@@ -53,9 +65,14 @@ def add_tenant(
     if settings.keys.fips:
         require_fips(settings.id)
     root = RootKey.from_environment(env, settings.id, settings.keys.store)
-    client = Client.onboard(settings, root, env=env, clock=clock)
-    registry.add(settings)
-    return client
+    isolation = isolate_tenant(settings, env=env, clock=clock)
+    try:
+        client = Client.onboard(settings, root, env=env, clock=clock)
+        registry.add(settings)
+    except BaseException:
+        undo_isolation(settings, isolation, env=env)
+        raise
+    return Added(client, isolation)
 
 
 def _check_apart(source: SourceSettings, region: RegionSettings) -> None:
@@ -156,6 +173,9 @@ def connect(
         if len(set(names)) < len(names):
             raise UsageError(f"a region is named twice: {', '.join(names)}")
         root = RootKey.from_environment(env, checked)
+        if checked in (registry := Registry.at(env)).ids():  # its residency holds here too
+            known = taken_over(registry.load(checked), regions)
+            regions = [known.region(name) for name in names]
         return Client.from_regions(checked, regions, root, env=env, clock=clock, region=from_region)
     settings = Registry.at(env).load(checked)
     root = RootKey.from_environment(env, checked, settings.keys.store)

@@ -23,7 +23,8 @@ class Program:
     """
     One run of a program; leave its context to end it.
 
-    ``words`` hold no secret: everybody on the machine can see them. What it says on stderr is kept
+    ``words`` hold no secret: everybody on the machine can see them. ``files`` are descriptors that
+    the program finds as ``/dev/fd/N``, so that they need no name. What it says on stderr is kept
     for `finish`; a context that is left by an error ends the program at once.
     """
 
@@ -34,6 +35,7 @@ class Program:
         env: Mapping[str, str],
         reads: bool = False,
         writes: bool = False,
+        files: Sequence[int] = (),
     ) -> None:
         self.name = Path(words[0]).name
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
@@ -43,6 +45,7 @@ class Program:
             stdout=subprocess.PIPE if writes else subprocess.DEVNULL,
             stderr=self._said,
             env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", **env},
+            pass_fds=files,
             start_new_session=True,  # Ctrl-C is ours to pass on
             bufsize=0,
         )

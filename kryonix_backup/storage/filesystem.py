@@ -244,6 +244,7 @@ class FilesystemStore:
             os.mkdir(part, _DIRECTORY_MODE, dir_fd=parent)
         child = os.open(part, flags, dir_fd=parent)
         os.fchmod(child, _DIRECTORY_MODE)  # whatever the umask is
+        _give_on(parent, child)
         return child
 
     def _link(self, scratch: int, temporary: str, target: int, leaf: str, name: str) -> None:
@@ -293,6 +294,7 @@ def _write(scratch: int, body: Blob) -> str:
     descriptor = os.open(name, _WRITE_FLAGS, _FILE_MODE, dir_fd=scratch)
     try:
         os.fchmod(descriptor, _FILE_MODE)  # whatever the umask is
+        _give_on(scratch, descriptor)
         with memoryview(body).cast("B") as rest:
             written = 0
             while written < len(rest):
@@ -304,6 +306,13 @@ def _write(scratch: int, body: Blob) -> str:
     finally:
         os.close(descriptor)
     return name
+
+
+def _give_on(parent: int, child: int) -> None:
+    """As root, let what was made belong to whom its directory belongs: a tenant's own account."""
+    owner = os.fstat(parent)
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        os.fchown(child, owner.st_uid, owner.st_gid)
 
 
 def _read(descriptor: int, start: int, length: int) -> bytes:

@@ -22,6 +22,7 @@ from kryonix_backup.errors import (
     StoreUnsupported,
 )
 from kryonix_backup.model import Blob
+from kryonix_backup.storage.credentials import S3Credentials
 from kryonix_backup.storage.location import Bucket
 from kryonix_backup.storage.object_name import (
     SCRATCH,
@@ -29,7 +30,7 @@ from kryonix_backup.storage.object_name import (
     check_prefix,
     is_object_name,
 )
-from kryonix_backup.storage.s3_control import CONNECT_SECONDS, S3Control, S3Credentials
+from kryonix_backup.storage.s3_control import CONNECT_SECONDS, S3Control
 from kryonix_backup.storage.s3_failures import Refusal
 from kryonix_backup.storage.store import WHOLE_BYTES, ObjectInfo
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from kryonix_backup.errors import KryonixError, StoreUnavailable
 from kryonix_backup.model import MIB, Blob
-from kryonix_backup.settings import Secret
+from kryonix_backup.storage.credentials import S3Credentials
 from kryonix_backup.storage.location import Bucket
 from kryonix_backup.storage.s3_failures import Refusal
 
@@ -24,17 +26,11 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 CONNECT_SECONDS = 10.0
+_MAKING = threading.Lock()
+_AMAZONS = (".amazonaws.com", ".amazonaws.com.cn")
 _PART_BYTES = 16 * MIB
 _PARTS_AT_ONCE = 4
 _AMAZONS_FIRST_REGION = "us-east-1"
-
-
-class S3Credentials(NamedTuple):
-    """A key pair, and the token that comes with a temporary one."""
-
-    access_key_id: str
-    secret_access_key: Secret
-    session_token: Secret | None = None
 
 
 class S3Control:
@@ -49,9 +45,7 @@ class S3Control:
 
     def make_bucket(self) -> None:
         """Make the bucket; one that is ours already is left as it is."""
-        extra: dict[str, Any] = {}
-        if self._bucket.region != _AMAZONS_FIRST_REGION:  # which refuses to be named
-            extra["CreateBucketConfiguration"] = {"LocationConstraint": self._bucket.region}
+        extra = location(self._bucket.region)
         with self._translated("the bucket"):
             owned = self._client.exceptions.BucketAlreadyOwnedByYou
             with suppress(owned):
@@ -116,42 +110,77 @@ class S3Control:
             return self._made
 
     def _connect(self) -> S3Client:
-        import boto3
-        from botocore.config import Config
+        client: S3Client = connection("s3", self._bucket, self._credentials, self._ca_bundle)
+        return client
 
-        keys, bucket = self._credentials, self._bucket
-        token = keys.session_token
-        return boto3.session.Session().client(
-            "s3",
-            endpoint_url=bucket.endpoint,
+    def _translated(self, what: str) -> AbstractContextManager[None]:
+        return translated(self._bucket, what)
+
+
+def location(region: str) -> dict[str, Any]:
+    """What the making of a bucket has to say of its region."""
+    if region == _AMAZONS_FIRST_REGION:  # which refuses to be named
+        return {}
+    return {"CreateBucketConfiguration": {"LocationConstraint": region}}
+
+
+def connection(
+    service: str, bucket: Bucket, keys: S3Credentials | None, ca_bundle: str | None
+) -> Any:
+    """
+    A client of boto3 for ``s3`` or ``iam``, which signs nothing without keys.
+
+    IAM has an address of its own at Amazon alone.
+    """
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    pair: dict[str, Any] = {}
+    if keys is not None:
+        pair["aws_access_key_id"] = keys.access_key_id
+        pair["aws_secret_access_key"] = keys.secret_access_key.reveal().decode()
+        if keys.session_token is not None:
+            pair["aws_session_token"] = keys.session_token.reveal().decode()
+    config = Config(
+        signature_version=None if keys is not None else UNSIGNED,
+        connect_timeout=min(CONNECT_SECONDS, bucket.timeout),
+        read_timeout=bucket.timeout,
+        retries={"total_max_attempts": 1},
+        max_pool_connections=4 * _PARTS_AT_ONCE,
+        s3={"addressing_style": "path" if bucket.path_style else "virtual"},
+    )
+    amazon = (urlsplit(bucket.endpoint).hostname or "").endswith(_AMAZONS)
+    with _MAKING:  # which is not for several threads at once
+        return _session().client(
+            service,
+            endpoint_url=None if amazon and service == "iam" else bucket.endpoint,
             region_name=bucket.region,
-            aws_access_key_id=keys.access_key_id,
-            aws_secret_access_key=keys.secret_access_key.reveal().decode(),
-            aws_session_token=token.reveal().decode() if token else None,
-            verify=self._ca_bundle,
-            config=Config(
-                connect_timeout=min(CONNECT_SECONDS, bucket.timeout),
-                read_timeout=bucket.timeout,
-                retries={"total_max_attempts": 1},
-                max_pool_connections=4 * _PARTS_AT_ONCE,
-                s3={"addressing_style": "path" if bucket.path_style else "virtual"},
-            ),
+            verify=ca_bundle,
+            config=config,
+            **pair,
         )
 
-    @contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
-        """Turn botocore's errors into ours."""
-        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
-        try:
-            yield
-        except ClientError as error:
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            code = error.response.get("Error", {}).get("Code", "")
-            # A completion may fail after its 200 was sent.
-            refusal = Refusal(0 if status == 200 else status, code)
-            raise refusal.error(self._bucket.address, what) from error
-        except (BotoCoreError, HTTPClientError) as error:
-            raise StoreUnavailable(
-                f"{self._bucket.address}: {what}: {type(error).__name__}"
-            ) from error
+@cache
+def _session() -> Any:
+    """One for all clients: each would read the descriptions of the services anew."""
+    import boto3
+
+    return boto3.session.Session()
+
+
+@contextmanager
+def translated(bucket: Bucket, what: str) -> Iterator[None]:
+    """Turn botocore's errors into ours."""
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+    try:
+        yield
+    except ClientError as error:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        code = error.response.get("Error", {}).get("Code", "")
+        # A completion may fail after its 200 was sent.
+        refusal = Refusal(0 if status == 200 else status, code)
+        raise refusal.error(bucket.address, what) from error
+    except (BotoCoreError, HTTPClientError) as error:
+        raise StoreUnavailable(f"{bucket.address}: {what}: {type(error).__name__}") from error

@@ -24,6 +24,8 @@ _CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,64})</Code>")
 _CODES: dict[str, type[KryonixError]] = {
     "NoSuchKey": ObjectMissing,
     "NoSuchBucket": ObjectMissing,
+    "NoSuchEntity": ObjectMissing,
+    "NoSuchBucketPolicy": ObjectMissing,
     "NoSuchUpload": StoreUnavailable,
     "PreconditionFailed": ObjectExists,
     # Another writer was at work on the name: whether the object exists shows the next attempt.

@@ -14,11 +14,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from kryonix_backup.errors import ConfigError, TenantExists, TenantUnknown
 from kryonix_backup.model import TenantId, tenant_id
 from kryonix_backup.settings import TenantSettings, home_directory
 from kryonix_backup.storage.location import Directory, parse_location
+from kryonix_backup.storage.residency import Residency, check_region
 
 
 class Registry:
@@ -65,20 +67,23 @@ class Registry:
         """
         Whether the tenant may be registered beside the others; changes nothing.
 
-        Raises InvalidUrl, and ConfigError where a region's address is used twice, by this tenant or
-        another one: a repository belongs to one tenant and one region.
+        Raises InvalidUrl, ResidencyViolation, and ConfigError where a region's address is used
+        twice or is inside another one's, by this tenant or another one: a repository belongs to one
+        tenant and one region.
         """
         taken: dict[str, str] = {}
         for who, url in self._addresses_beside(settings.id):
             taken[url] = who
         for region in settings.regions:
+            check_region(region, Residency.of(settings))
             url = _address(region.url)
-            if url in taken:
-                raise ConfigError(
-                    f"region {region.name} of tenant {settings.id} has the address of {taken[url]}:"
-                    f" {region.url}",
-                    "Give every tenant and every region a bucket or directory of its own.",
-                )
+            for other, who in taken.items():
+                if f"{url}/".startswith(f"{other}/") or f"{other}/".startswith(f"{url}/"):
+                    where = "has the address of" if url == other else "is inside, or around,"
+                    raise ConfigError(
+                        f"region {region.name} of tenant {settings.id} {where} {who}: {region.url}",
+                        "Give every tenant and every region a bucket or directory of its own.",
+                    )
             taken[url] = f"its region {region.name}"
 
     def add(self, settings: TenantSettings) -> None:
@@ -159,7 +164,10 @@ def _address(url: str) -> str:
     place = parse_location(url)
     if isinstance(place, Directory):
         return f"file://{place.path.resolve()}"
-    return place.address
+    server = urlsplit(place.endpoint)
+    port = server.port or {"http": 80, "https": 443}[server.scheme]
+    path = f"{place.name}/{place.prefix}" if place.prefix else place.name
+    return f"s3://{server.hostname}:{port}/{path}"
 
 
 def _unusable(path: Path, error: OSError) -> ConfigError:

@@ -29,6 +29,7 @@ from typing import Self
 from kryonix_backup.model import RegionName
 from kryonix_backup.settings import RegionSettings, Secret
 from kryonix_backup.storage.registry import open_store
+from kryonix_backup.storage.residency import ANYWHERE
 
 REGION = "us-east-1"
 START_SECONDS = 60.0
@@ -86,7 +87,7 @@ class S3Server:
 
     def make_bucket(self, bucket: str) -> None:
         """Make a bucket as root; one that exists is left as it is."""
-        open_store(self.region(bucket, credentials=self.root), {}).create()
+        open_store(self.region(bucket, credentials=self.root), {}, ANYWHERE).create()
 
     def stop(self) -> None:
         """End the server and what it started; a second call does nothing."""

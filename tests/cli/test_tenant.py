@@ -15,19 +15,26 @@ def test_a_tenant_is_what_its_options_say(kryonix: Terminal) -> None:
         "--region", f"primary={kryonix.url('one')}", "--region", f"secondary={kryonix.url('two')}",
         "--source", f"files={kryonix.source('files')}", "--exclude", "files=*.tmp",
         "--exclude", "files=cache/", "--include", "files=*.txt", "--one-file-system", "files",
-        "--residency", "br", "--json",
+        "--residency", "br", "--jurisdiction", "primary=BR", "--jurisdiction", "secondary=br",
+        "--json",
     )  # fmt: skip
 
     assert said.code == 0
     assert said.json["repository"]
     shown = kryonix("tenant", "show", "acme", "--json").json
-    assert {**shown, "repository": said.json["repository"]} == said.json
+    assert said.json == {
+        **shown,
+        "repository": said.json["repository"],
+        "isolated": said.json["isolated"],
+    }
+    assert [each["region"] for each in said.json["isolated"]] == ["primary", "secondary"]
+    assert [region["jurisdiction"] for region in shown["regions"]] == ["BR", "BR"]
     assert shown["tier"] == "enterprise"
     assert [region["name"] for region in shown["regions"]] == ["primary", "secondary"]
     (source,) = shown["sources"]
     assert (source["include"], source["exclude"]) == (["*.txt"], ["*.tmp", "cache/"])
     assert source["one_file_system"] is True
-    assert shown["residency"] == ["br"]
+    assert shown["residency"] == ["BR"]
 
 
 def test_people_see_the_same(kryonix: Terminal) -> None:

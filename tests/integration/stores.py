@@ -11,6 +11,7 @@ from kryonix_backup.model import RegionName, TenantId
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.settings import PRIMARY, RegionSettings, RootKey, Secret
 from kryonix_backup.storage.registry import open_store
+from kryonix_backup.storage.residency import ANYWHERE
 from kryonix_backup.storage.store import ObjectStore
 from kryonix_backup.testing.s3_servers import S3Server
 from tests.integration.command import Command
@@ -43,7 +44,7 @@ class Place(NamedTuple):
 
 def store_of(url: str, command: Command) -> ObjectStore:
     """The store at a region's URL, as this user reaches it."""
-    return open_store(RegionSettings(RegionName(PRIMARY), url), command.secret)
+    return open_store(RegionSettings(RegionName(PRIMARY), url), command.secret, ANYWHERE)
 
 
 def repository_of(url: str, command: Command, tenant: str = "acme") -> Repository:

@@ -20,9 +20,10 @@ _STAMPS_COUNT_AFTER_S = 2.1
 
 
 def test_a_bucket_and_a_passphrase_bring_everything_back(bucket: Place, tmp_path: Path) -> None:
-    lost = Command.with_passphrase(tmp_path / "lost", **bucket.environment)
+    here = {"KRYONIX_JURISDICTION": "BR", **bucket.environment}
+    lost = Command.with_passphrase(tmp_path / "lost", **here)
     url = bucket.new()
-    region = ("--region", f"primary={url}")
+    region = ("--region", f"primary={url}", "--jurisdiction", "primary=BR")
     names = ("documents", "images")
     words = ["tenant", "add", "acme", "--tier", "enterprise", "--residency", "BR", *region]
     for number, name in enumerate(names):

@@ -17,6 +17,7 @@ from kryonix_backup.settings import (
     SourceSettings,
     TenantSettings,
 )
+from tests.services.s3 import seaweedfs  # noqa: F401
 
 KEY = bytes(range(32))  # a key file needs no slow derivation
 

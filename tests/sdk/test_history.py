@@ -21,7 +21,7 @@ def _snapshots(machine: Machine) -> list[SnapshotRecord]:
 
 
 def test_a_rebuilt_catalog_equals_the_original(machine: Machine) -> None:
-    client = add_tenant(machine.settings, env=machine.env)
+    client = add_tenant(machine.settings, env=machine.env).client
     client.backup()
     (machine.files / "new").write_text("new")
     client.backup(kind=BackupKind.INCREMENTAL)
@@ -39,7 +39,7 @@ def test_a_rebuilt_catalog_equals_the_original(machine: Machine) -> None:
 
 
 def test_rebuilding_keeps_what_only_the_catalog_knew(machine: Machine) -> None:
-    client = add_tenant(machine.settings, env=machine.env)
+    client = add_tenant(machine.settings, env=machine.env).client
     client.backup()
     with pytest.raises(ConfigError):
         client.backup(kind=BackupKind.LOG)

@@ -45,12 +45,12 @@ def test_a_tenant_is_added_once(machine: Machine) -> None:
 
 
 def test_forgetting_a_tenant_keeps_its_repository(machine: Machine) -> None:
-    made = add_tenant(machine.settings, env=machine.env).repository.id
+    made = add_tenant(machine.settings, env=machine.env).client.repository.id
 
     assert remove_tenant("acme", machine.env) == machine.settings
     with pytest.raises(TenantUnknown):
         show_tenant("acme", machine.env)
-    assert add_tenant(machine.settings, env=machine.env).repository.id == made
+    assert add_tenant(machine.settings, env=machine.env).client.repository.id == made
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_two_tenants_share_no_region(machine: Machine) -> None:
 
 
 def test_a_tenant_can_be_connected_to_without_being_registered(machine: Machine) -> None:
-    add_tenant(machine.settings, env=machine.env).backup()
+    add_tenant(machine.settings, env=machine.env).client.backup()
     remove_tenant("acme", machine.env)
 
     client = connect("acme", regions=[machine.region("primary")], env=machine.env)

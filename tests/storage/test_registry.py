@@ -8,6 +8,7 @@ from kryonix_backup.errors import ConfigError, InvalidUrl, SecretMissing
 from kryonix_backup.model import RegionName
 from kryonix_backup.settings import RegionSettings, Secret
 from kryonix_backup.storage.registry import open_store, s3_credentials
+from kryonix_backup.storage.residency import ANYWHERE
 
 AWS = {"AWS_ACCESS_KEY_ID": "aws", "AWS_SECRET_ACCESS_KEY": "aws-secret"}
 OWN = {
@@ -21,7 +22,7 @@ def region(url: str = "s3://acme", key: str | None = None, secret: str | None = 
 
 
 def test_a_directory_is_opened_and_made(tmp_path: Path) -> None:
-    store = open_store(region(f"file://{tmp_path}/new/repository"), {})
+    store = open_store(region(f"file://{tmp_path}/new/repository"), {}, ANYWHERE)
 
     store.create()
     store.put("a", b"body")
@@ -31,7 +32,7 @@ def test_a_directory_is_opened_and_made(tmp_path: Path) -> None:
 
 
 def test_an_s3_region_is_opened_without_asking_the_server() -> None:
-    store = open_store(region("s3://acme?endpoint=http://127.0.0.1:1"), AWS)
+    store = open_store(region("s3://acme?endpoint=http://127.0.0.1:1"), AWS, ANYWHERE)
 
     assert store.address == "s3://acme at http://127.0.0.1:1"
 
@@ -50,7 +51,7 @@ def test_an_s3_region_is_opened_without_asking_the_server() -> None:
 def test_credentials_come_from_the_nearest_place(
     settings: RegionSettings, env: dict[str, str], expected: tuple[str, bytes, bytes | None]
 ) -> None:
-    key, secret, token = s3_credentials(settings, env)
+    key, secret, token = s3_credentials(settings, env, None)
 
     assert (key, secret.reveal(), token.reveal() if token else None) == expected
 
@@ -65,7 +66,7 @@ def test_credentials_come_from_the_nearest_place(
 )
 def test_missing_credentials_say_what_to_set(env: dict[str, str], missing: str) -> None:
     with pytest.raises(SecretMissing, match=missing) as caught:
-        open_store(region(), env)
+        open_store(region(), env, ANYWHERE)
 
     assert "us-west-2" in str(caught.value)
     assert "KRYONIX_US_WEST_2_ACCESS_KEY_ID" in caught.value.hint
@@ -73,9 +74,9 @@ def test_missing_credentials_say_what_to_set(env: dict[str, str], missing: str) 
 
 def test_an_address_that_is_none_is_refused() -> None:
     with pytest.raises(InvalidUrl):
-        open_store(region("ftp://acme"), AWS)
+        open_store(region("ftp://acme"), AWS, ANYWHERE)
 
 
 def test_a_missing_file_of_authorities_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"AWS_CA_BUNDLE names .*none\.pem"):
-        open_store(region(), AWS | {"AWS_CA_BUNDLE": str(tmp_path / "none.pem")})
+        open_store(region(), AWS | {"AWS_CA_BUNDLE": str(tmp_path / "none.pem")}, ANYWHERE)

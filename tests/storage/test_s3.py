@@ -19,6 +19,7 @@ from kryonix_backup.model import MIB
 from kryonix_backup.settings import RegionSettings
 from kryonix_backup.storage.location import Bucket, parse_location
 from kryonix_backup.storage.registry import open_store, s3_credentials
+from kryonix_backup.storage.residency import ANYWHERE
 from kryonix_backup.storage.s3 import S3Store
 from kryonix_backup.storage.store import ObjectStore
 from kryonix_backup.testing.clock import FixedClock
@@ -42,7 +43,7 @@ def open_bare(region: RegionSettings) -> S3Store:
     """The adapter alone, without retries."""
     bucket = parse_location(region.url)
     assert isinstance(bucket, Bucket)
-    return S3Store(bucket, s3_credentials(region, {}))
+    return S3Store(bucket, s3_credentials(region, {}, None))
 
 
 def at(region: RegionSettings, *, endpoint: str = "", prefix: str = "", query: str = ""):
@@ -294,7 +295,7 @@ def test_a_server_that_is_not_there_is_unavailable(seaweedfs: S3Server) -> None:
 def test_passing_failures_are_overcome(proxy: S3Proxy, seaweedfs: S3Server) -> None:
     clock = FixedClock()
     region = at(seaweedfs.region(TENANT_A), endpoint=proxy.endpoint, prefix=new_prefix())
-    store = open_store(region, {}, clock=clock)
+    store = open_store(region, {}, ANYWHERE, clock=clock)
     body = b"x" * 100_000
 
     proxy.script(Answer(503, "SlowDown"), CutRequest(50_000), Answer(500), AnswerLost())

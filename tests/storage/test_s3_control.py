@@ -32,7 +32,7 @@ pytestmark = pytest.mark.service
 def control(region: RegionSettings) -> S3Control:
     bucket = parse_location(region.url)
     assert isinstance(bucket, Bucket)
-    return S3Control(bucket, s3_credentials(region, {}), None)
+    return S3Control(bucket, s3_credentials(region, {}, None), None)
 
 
 def open_uploads(region: RegionSettings) -> int:
@@ -136,7 +136,8 @@ def test_boto3_is_not_imported_before_it_is_needed(seaweedfs: S3Server) -> None:
 import os, sys
 from kryonix_backup.settings import RegionSettings
 from kryonix_backup.storage.registry import open_store
-store = open_store(RegionSettings("primary", sys.argv[1]), os.environ)
+from kryonix_backup.storage.residency import ANYWHERE
+store = open_store(RegionSettings("primary", sys.argv[1]), os.environ, ANYWHERE)
 store.put(sys.argv[2], b"body")
 assert store.get(sys.argv[2]) == b"body" and store.size(sys.argv[2]) == 4 and list(store.list(""))
 print(*sorted({"boto3", "botocore"} & set(sys.modules)))

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kryonix_backup.errors import ConfigError, InvalidName, TenantExists, TenantUnknown
+from kryonix_backup.errors import (
+    ConfigError,
+    InvalidName,
+    ResidencyViolation,
+    TenantExists,
+    TenantUnknown,
+)
 from kryonix_backup.model import RegionName, SourceName, Tier, tenant_id
 from kryonix_backup.settings import RegionSettings, SourceSettings, TenantSettings
 from kryonix_backup.tenancy.registry import Registry
@@ -29,12 +36,17 @@ HOSTILE = [
 
 
 def settings(name: str, url: str | None = None) -> TenantSettings:
+    home = "BR" if url is None else None
     return TenantSettings(
         tenant_id(name),
         Tier("enterprise"),
-        (RegionSettings(RegionName("primary"), url or f"file:///backup/{name}"),),
+        (
+            RegionSettings(
+                RegionName("primary"), url or f"file:///backup/{name}", jurisdiction=home
+            ),
+        ),
         (SourceSettings(SourceName("files"), "files:///srv", exclude=("*.tmp",)),),
-        ("br",),
+        () if home is None else (home,),
     )
 
 
@@ -156,4 +168,48 @@ def test_no_secret_reaches_the_file(registry: Registry, tmp_path: Path) -> None:
     registry.add(settings("acme"))
 
     plain = json.loads((tmp_path / "home" / "tenants" / "acme.json").read_text())
-    assert plain["regions"] == [{"name": "primary", "url": "file:///backup/acme"}]
+    assert plain["regions"] == [
+        {"name": "primary", "url": "file:///backup/acme", "jurisdiction": "BR"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("file:///backup/acme", "file:///backup/acme/packs"),
+        ("file:///backup/acme/deep", "file:///backup/acme"),
+        ("s3://bucket", "s3://bucket/acme"),
+        ("s3://bucket/acme/deep", "s3://bucket/acme"),
+        ("s3://bucket?endpoint=https://S3.example.com", "s3://bucket?endpoint=https://s3.example.com:443"),
+    ],
+)  # fmt: skip
+def test_no_region_is_inside_another_ones(registry: Registry, one: str, other: str) -> None:
+    registry.add(settings("acme", one))
+
+    with pytest.raises(ConfigError, match="region primary of tenant acme"):
+        registry.add(settings("rival", other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("file:///backup/acme", "file:///backup/acme-2"),
+        ("s3://bucket/acme", "s3://bucket/acme-2"),
+        ("s3://bucket", "s3://bucket-2"),
+    ],
+)
+def test_names_that_begin_alike_are_two(registry: Registry, one: str, other: str) -> None:
+    registry.add(settings("acme", one))
+    registry.add(settings("acme-2", other))
+
+    assert registry.ids() == ["acme", "acme-2"]
+
+
+def test_a_region_outside_the_residency_is_not_registered(registry: Registry) -> None:
+    one = settings("acme")
+    outside = replace(one, residency=("EU",))
+
+    for register in (registry.add, registry.replace):
+        with pytest.raises(ResidencyViolation, match=r"is in BR.*tenant acme.*EU"):
+            register(outside)
+    assert registry.ids() == []

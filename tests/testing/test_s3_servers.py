@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kryonix_backup.storage.registry import open_store
+from kryonix_backup.storage.residency import ANYWHERE
 from kryonix_backup.testing.s3_servers import (
     Credentials,
     find_program,
@@ -54,7 +55,7 @@ def test_a_server_that_does_not_start_names_its_log(
 @pytest.mark.service
 def test_a_server_serves_until_it_is_stopped(tmp_path: Path) -> None:
     with start_seaweedfs(tmp_path / "data", ["acme-backup"]) as server:
-        store = open_store(server.region("acme-backup"), {})
+        store = open_store(server.region("acme-backup"), {}, ANYWHERE)
         store.put("a", b"body")
         assert store.get("a") == b"body"
     server.stop()

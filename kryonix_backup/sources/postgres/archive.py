@@ -27,17 +27,25 @@ _OPTIONS = {
 
 
 class Archive:
-    """An archive of `pg_dump` in a temporary file; leave its context to remove it."""
+    """
+    An archive of `pg_dump` in a file without a name; leave its context to remove it.
+
+    Nobody else can open what has no name, and the kernel removes it however this process ends.
+    """
 
     def __init__(self, programs: Path, pieces: Iterable[Blob]) -> None:
         self._pg_restore = programs / "pg_restore"
-        self._file = _temporary()
-        for piece in pieces:
-            self._file.write(piece)
-        self._file.flush()
-        self._list = _temporary()
-        self._list.write(b"\n".join(self._chosen()) + b"\n")
-        self._list.flush()
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._list = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        try:
+            for piece in pieces:
+                self._file.write(piece)
+            self._file.flush()
+            self._list.write(b"\n".join(self._chosen()) + b"\n")
+            self._list.flush()
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> Archive:
         return self
@@ -50,17 +58,18 @@ class Archive:
         """Make one section, ``pre-data`` or ``post-data``; raises RestoreError."""
         options = " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items())
         words: list[str | Path] = [self._pg_restore, "-d", conninfo(address, options=options)]
-        words += [f"--section={section}", "--exit-on-error", f"--use-list={self._list.name}"]
+        words += [f"--section={section}", "--exit-on-error", f"--use-list={_path(self._list)}"]
         if jobs > 1:
             words.append(f"--jobs={jobs}")
-        self._run([*words, self._file.name], f"{address.shown}: its schema ({section})")
+        self._run([*words, _path(self._file)], f"{address.shown}: its schema ({section})")
 
     def _chosen(self) -> list[bytes]:
-        lines = self._run([self._pg_restore, "--list", self._file.name], "the saved schema")
+        lines = self._run([self._pg_restore, "--list", _path(self._file)], "the saved schema")
         return [line for line in lines.split(b"\n") if not _OURS.match(line)]
 
     def _run(self, words: list[str | Path], what: str) -> bytes:
-        with Program(words, env=environment(), writes=True) as program:
+        files = [self._file.fileno(), self._list.fileno()]
+        with Program(words, env=environment(), writes=True, files=files) as program:
             try:
                 return program.read_all()
             except SourceError as error:
@@ -69,5 +78,6 @@ class Archive:
                 raise ours(f"{what} cannot be made: {error.message}") from error
 
 
-def _temporary() -> IO[bytes]:
-    return tempfile.NamedTemporaryFile(prefix="kryonix-schema-")
+def _path(file: IO[bytes]) -> str:
+    """Where a program that was given the file finds it."""
+    return f"/dev/fd/{file.fileno()}"

@@ -33,9 +33,11 @@ def _archive(server: PostgresServer, database: str, folder: Path) -> list[bytes]
 
 
 def test_what_is_ours_stays_out_and_what_is_the_tenants_comes(
-    postgres: PostgresServer, tmp_path: Path
+    postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pieces = _archive(postgres, new_database(postgres), tmp_path)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     new = new_database(postgres)
     address = Address.parse(postgres.url(new))
 
@@ -44,6 +46,7 @@ def test_what_is_ours_stays_out_and_what_is_the_tenants_comes(
         with postgres.connect(new) as connection:
             keys = connection.execute("select count(*) from pg_constraint").fetchone()
         archive.make(address, "post-data", 2)
+        assert not list((tmp_path / "temporary").iterdir())  # nothing that anybody could open
 
     with postgres.connect(new) as connection:
         triggers = connection.execute("select evtname from pg_event_trigger").fetchall()

@@ -1,0 +1,48 @@
+"""Where a tenant's settings lead its data, held against its residency before anything moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from kryonix_backup.settings import RegionSettings, TenantSettings, jurisdiction
+from kryonix_backup.storage.residency import Residency, check_region
+
+HERE = "KRYONIX_JURISDICTION"
+"""Where this machine is, and the servers that it restores to."""
+
+
+def taken_over(newest: TenantSettings, regions: Sequence[RegionSettings]) -> TenantSettings:
+    """
+    The settings of a snapshot, with these regions in place of its own of the same name.
+
+    A region at an address that the snapshot knows is where the snapshot says. Raises
+    ResidencyViolation.
+    """
+    known = {each.url: each.jurisdiction for each in newest.regions}
+    given = {
+        each.name: replace(each, jurisdiction=each.jurisdiction or known.get(each.url))
+        for each in regions
+    }
+    for each in given.values():
+        check_region(each, Residency.of(newest))
+    others = [each for each in newest.regions if each.name not in given]
+    return replace(newest, regions=(*given.values(), *others))
+
+
+def check_targets(
+    settings: TenantSettings, targets: Mapping[str, str], env: Mapping[str, str]
+) -> None:
+    """
+    Raise ResidencyViolation where a restore would bring data to where it may not be.
+
+    Every target is where ``KRYONIX_JURISDICTION`` says that this machine is. Where it says nothing
+    a source may go back to its own address, and nowhere else.
+    """
+    sources: dict[str, str] = {source.name: source.url for source in settings.sources}
+    here = env.get(HERE)
+    for name, target in targets.items():
+        if here or target != sources.get(name):
+            Residency.of(settings).check(
+                f"the target {target} of a restore", jurisdiction(here) if here else None
+            )
