@@ -107,10 +107,7 @@ class InvalidName(ConfigError):
     """A tenant, source or region name that is not allowed."""
 
     exit_code = 11
-    hint = (
-        "Use 1 to 40 lower-case letters, digits and hyphens, starting with a letter and not"
-        " ending with a hyphen."
-    )
+    hint = "Use 1 to 40 of a-z, 0-9 and hyphens; start with a letter, end with no hyphen."
 
 
 class TenantUnknown(ConfigError):
@@ -287,10 +284,7 @@ class RepositoryExists(RepositoryError):
     """There is a repository at that address already."""
 
     exit_code = 52
-    hint = (
-        "Use an empty bucket or directory; to take over an existing repository run"
-        " 'kryonix catalog rebuild ID --region NAME=URL'."
-    )
+    hint = "Use an empty bucket or directory, or take it over with 'kryonix catalog rebuild ID'."
 
 
 class FormatUnsupported(RepositoryError):

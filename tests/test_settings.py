@@ -164,3 +164,84 @@ def test_two_secrets_are_one_too_many_and_none_is_too_few() -> None:
 def test_the_home_is_the_users_unless_it_is_set(tmp_path: Path) -> None:
     assert home_directory({"KRYONIX_HOME": str(tmp_path)}) == tmp_path
     assert home_directory({}) == Path.home() / ".local/share/kryonix"
+
+
+HSM = "pkcs11:///usr/lib/p11.so?token=a"
+KMS = "kms://?region=us-east-1"
+
+
+def test_a_key_store_is_a_root_with_a_pin(tmp_path: Path) -> None:
+    (tmp_path / "pin").write_text("from a file\nnot this")
+    by_value = {"KRYONIX_KEY_STORE": HSM, "KRYONIX_PIN": "by value"}
+    by_file = {"KRYONIX_ACME_ONE_KEY_STORE": HSM, "KRYONIX_PIN_FILE": str(tmp_path / "pin")}
+
+    for env, pin in ((by_value, b"by value"), (by_file, b"from a file")):
+        root = RootKey.from_environment(env, ACME)
+        assert root.store is not None
+        assert (root.passphrase, root.key_file, root.store.url) == (None, None, HSM)
+        assert root.store.pin is not None
+        assert root.store.pin.reveal() == pin
+        assert pin.decode() not in repr(root)
+
+
+def test_a_store_of_the_tenants_settings_is_the_root_whatever_else_is_set() -> None:
+    env = {
+        "KRYONIX_ACME_ONE_PASSPHRASE": "old",
+        "KRYONIX_PASSPHRASE": "older",
+        "KRYONIX_PIN": "common",
+        "KRYONIX_ACME_ONE_PIN": "own",
+    }
+
+    root = RootKey.from_environment(env, ACME, HSM)
+
+    assert root.store is not None
+    assert root.passphrase is None
+    assert root.store.pin is not None
+    assert root.store.pin.reveal() == b"own"
+
+
+@pytest.mark.parametrize("prefix", ["KRYONIX_ACME_ONE_KMS_", "KRYONIX_KMS_", "AWS_"])
+def test_a_kms_has_credentials_of_its_own_before_those_of_s3(prefix: str) -> None:
+    order = ["KRYONIX_ACME_ONE_KMS_", "KRYONIX_KMS_", "AWS_"]
+    env = {}
+    for each in order[order.index(prefix) :]:
+        env |= {f"{each}ACCESS_KEY_ID": f"{each}id", f"{each}SECRET_ACCESS_KEY": f"{each}secret",
+                f"{each}SESSION_TOKEN": f"{each}session"}  # fmt: skip
+
+    store = RootKey.from_environment(env, ACME, KMS).store
+
+    assert store is not None
+    assert store.access_key_id == f"{prefix}id"
+    assert store.secret_access_key is not None
+    assert store.session_token is not None
+    assert store.secret_access_key.reveal() == f"{prefix}secret".encode()
+    assert store.session_token.reveal() == f"{prefix}session".encode()
+    assert "secret" not in repr(store).replace("secret_access_key", "")
+
+
+@pytest.mark.parametrize(
+    ("env", "url", "said"),
+    [
+        ({}, HSM, "no PIN"),
+        ({"KRYONIX_PIN_FILE": "/nowhere"}, HSM, "No such file"),
+        ({}, KMS, "no credentials"),
+        ({"AWS_ACCESS_KEY_ID": "a"}, KMS, "AWS_SECRET_ACCESS_KEY is not set"),
+        ({"KRYONIX_KMS_SECRET_ACCESS_KEY": "a"}, KMS, "KRYONIX_KMS_ACCESS_KEY_ID is not set"),
+    ],
+)
+def test_what_lets_us_in_is_missed(env: dict[str, str], url: str, said: str) -> None:
+    with pytest.raises(SecretMissing, match=said) as raised:
+        RootKey.from_environment(env, ACME, url)
+    assert "acme-one" in str(raised.value) or "/nowhere" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"KRYONIX_KEY_STORE": HSM, "KRYONIX_PASSPHRASE": "a", "KRYONIX_PIN": "1"},
+        {"KRYONIX_KEY_STORE": HSM, "KRYONIX_PIN": "1", "KRYONIX_PIN_FILE": "/pin"},
+    ],
+)
+def test_two_roots_or_pins_are_one_too_many(env: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="both set"):
+        RootKey.from_environment(env, ACME)

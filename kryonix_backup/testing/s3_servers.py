@@ -127,7 +127,7 @@ def start_seaweedfs(data: Path, buckets: Iterable[str] = ()) -> S3Server:
     # A bucket takes seven volumes unless told, and every PUT fails when the slots are used up.
     command += ["-volume.max=4000", "-master.telemetry=false", "-s3.iam.readOnly=false"]
     environment = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
-    server = _start(command, environment, data, ports[0], root, pairs)
+    server = start_server(command, environment, data, ports[0], root, pairs)
     try:
         for bucket in pairs:
             server.make_bucket(bucket)
@@ -161,7 +161,7 @@ def start_ministack(data: Path) -> S3Server:
         "SFTP_ENABLED": "0",
         "AUTH": "true",
     }
-    return _start(
+    return start_server(
         [find_program("ministack")], environment | root.environment(), data, port, root, {}
     )
 
@@ -218,7 +218,7 @@ def _identities(root: Credentials, buckets: Mapping[str, Credentials]) -> list[o
     ]
 
 
-def _start(
+def start_server(
     command: list[str],
     environment: Mapping[str, str],
     data: Path,
@@ -226,6 +226,7 @@ def _start(
     root: Credentials,
     buckets: Mapping[str, Credentials],
 ) -> S3Server:
+    """A server that answers HTTP on that port; raises RuntimeError, naming its log."""
     inherited = {
         name: value
         for name, value in os.environ.items()

@@ -38,5 +38,7 @@ def test_no_secret_shows_in_a_repr_or_in_json() -> None:
 
 def test_a_key_block_has_no_field_for_a_key() -> None:
     """What any client of the API may read must not open a repository."""
-    assert set(KeyBlock.model_fields) == {"passphrase_variable", "passphrase_file", "key_file"}
-    assert "Never write a passphrase or a key here" in KeyBlock.get_description()
+    assert set(KeyBlock.model_fields) == {
+        "passphrase_variable", "passphrase_file", "key_file", "store", "pin_variable", "pin_file",
+    }  # fmt: skip
+    assert "Never write a passphrase, PIN or key here" in KeyBlock.get_description()

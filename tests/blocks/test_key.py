@@ -61,3 +61,52 @@ def test_two_places_are_one_too_many(tmp_path: Path) -> None:
 def test_a_passphrase_typed_into_the_variables_field_is_refused() -> None:
     with pytest.raises(ValidationError):
         KeyBlock(passphrase_variable="correct horse battery")
+
+
+HSM = "pkcs11:///usr/lib/p11.so?token=a"
+
+
+@pytest.mark.parametrize("by", ["variable", "file", "worker"])
+def test_an_hsm_is_named_and_its_pin_is_on_the_worker(tmp_path: Path, by: str) -> None:
+    (tmp_path / "pin").write_text("open sesame\n")
+    block = KeyBlock(
+        store=HSM,
+        pin_variable="ACME_HSM" if by == "variable" else None,
+        pin_file=str(tmp_path / "pin") if by == "file" else None,
+    )
+    env = {"KRYONIX_ACME_PASSPHRASE": "not this", "KRYONIX_KEY_FILE": "nor this"}
+    if by == "worker":
+        env |= {"KRYONIX_ACME_PIN": "open sesame"}
+    else:
+        env |= {"ACME_HSM": "open sesame", "KRYONIX_ACME_PIN": "no", "KRYONIX_PIN_FILE": "no"}
+
+    root = block.to_settings(env, ACME)
+
+    assert root.store is not None
+    assert root.store.url == HSM
+    assert root.store.pin is not None
+    assert root.store.pin.reveal() == b"open sesame"
+
+
+def test_a_kms_is_named_and_its_credentials_are_on_the_worker() -> None:
+    env = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+
+    root = KeyBlock(store="kms://?region=us-east-1").to_settings(env, ACME)
+
+    assert root.store is not None
+    assert root.store.access_key_id == "id"
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        HSM + "&pin=1234",
+        HSM + "&pin-value=1234",
+        "kms://KEY:hunter2@acme?region=us-east-1",
+        "kms://?region=us-east-1&secret_access_key=hunter2",
+        "file:///srv",
+    ],
+)
+def test_a_secret_in_the_address_is_never_saved(store: str) -> None:
+    with pytest.raises(ValidationError):
+        KeyBlock(store=store)

@@ -39,7 +39,7 @@ def test_a_jurisdiction_belongs_to_a_region(kryonix: Terminal) -> None:
     stray = kryonix(*words, "--jurisdiction", "moon=BR")
     outside = kryonix(*words, "--jurisdiction", "primary=US", "--residency", "BR", "--json")
 
-    assert (stray.code, outside.code) == (2, 18)
+    assert (stray.code, outside.code) == (2, 19)
     assert "--jurisdiction names region 'moon'" in stray.err
     assert outside.json["error"]["type"] == "ResidencyViolation"
     other = ("--region", f"primary={kryonix.url('one')}", "--jurisdiction", "moon=BR")

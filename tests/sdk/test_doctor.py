@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
+import pytest
+
+from kryonix_backup.crypto.keystore import ManagedKeyStore
+from kryonix_backup.crypto.stores.registry import open_key_store
 from kryonix_backup.sdk.doctor import Check, examine
 from kryonix_backup.sdk.tenants import add_tenant
+from kryonix_backup.testing.key_stores import HsmToken
+from tests.crypto.stores.contract import new_tenant
 from tests.sdk.conftest import Machine
+from tests.services.softhsm import softhsm, token
+
+__all__ = ["softhsm", "token"]
 
 
 def _failed(env: dict[str, str]) -> dict[str, Check]:
@@ -61,3 +71,21 @@ def test_a_home_that_cannot_be_written_is_found(machine: Machine) -> None:
 
     found = _failed({"KRYONIX_HOME": str(machine.root / "file" / "home")})
     assert {"home", "catalog", "tenants"} <= set(found)
+
+
+@pytest.mark.service
+def test_a_key_store_that_answers_and_one_that_does_not(machine: Machine, token: HsmToken) -> None:
+    tenant = new_tenant()
+    settings = replace(machine.settings, id=tenant)
+    add_tenant(settings, env=machine.env)
+    env = {"KRYONIX_HOME": machine.env["KRYONIX_HOME"], **token.environment()}
+    what = f"tenant {tenant}: key"
+
+    assert _failed(env)[what].exit_code == 54  # no key is made yet
+    store = open_key_store(token.root, tenant)
+    assert isinstance(store, ManagedKeyStore)
+    store.renew()
+    (evidence,) = [check.evidence for check in examine(env) if check.what == what]
+    assert f"kryonix-{tenant}/v1" in evidence
+    refused = _failed({**env, "KRYONIX_PIN": "not-the-pin"})[what]
+    assert (refused.exit_code, "not-the-pin" in str(refused)) == (18, False)

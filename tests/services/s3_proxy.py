@@ -40,6 +40,7 @@ class Answer:
 
     status: int
     code: str = ""
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,9 @@ class _Request(socketserver.StreamRequestHandler):
         return self._pass_on(verb, path, headers, body[:cut], fault)
 
     def _answer(self, fault: Answer) -> None:
-        body = f"<Error><Code>{fault.code}</Code></Error>" if fault.code else ""
+        body = fault.content
+        if fault.code:
+            body = f"<Error><Code>{fault.code}</Code></Error>"
         self.wfile.write(
             f"HTTP/1.1 {fault.status} Scripted\r\nContent-Length: {len(body)}\r\n"
             f"Connection: close\r\n\r\n{body}".encode()

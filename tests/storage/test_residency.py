@@ -82,7 +82,7 @@ def test_a_region_outside_is_refused_with_all_its_names() -> None:
 
     for name in ("region primary", "s3://acme at", "is in US", "tenant acme", "BR only"):
         assert name in caught.value.message
-    assert caught.value.exit_code == 18
+    assert caught.value.exit_code == 19
 
 
 def test_where_nobody_knows_is_outside() -> None:

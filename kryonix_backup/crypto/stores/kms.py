@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 MOST_BYTES = 4096  # of one Encrypt
 SHORTEST_WINDOW_DAYS = 7
 _ARN = re.compile(r"arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+", re.ASCII)
-_ATTEMPTS = 5
 _RACES = 20
 _TIMEOUT_SECONDS = 20.0
 _PASSING_STATES = {"Creating", "Updating", "Unavailable"}
@@ -64,9 +63,12 @@ class KmsStore:
 
     kind = "kms"
 
-    def __init__(self, location: KmsLocation, settings: KeyStoreSettings) -> None:
+    def __init__(
+        self, location: KmsLocation, settings: KeyStoreSettings, attempts: int = 5
+    ) -> None:
         self._location = location
         self._settings = settings
+        self._attempts = attempts
         self._lock = threading.Lock()
         self._made: tuple[int, KMSClient] | None = None
         self._alias = re.compile(rf"alias/{re.escape(location.alias)}/v([1-9][0-9]{{0,8}})")
@@ -106,11 +108,30 @@ class KmsStore:
             ours = any(self._number(alias) for alias in self._aliases(name))
             if not ours:  # or whoever writes to the bucket could wrap with a key of theirs
                 raise KeyRefused(f"a key is wrapped by {name}, which is not {self.address}")
-            self._require_enabled(*self._described(name))
+            described, state = self._described(name)
+            self._require_enabled(described, state)
+            opened, by = self._decrypt(name, wrapped, context)
+        if not described == by == name:
+            raise KeyRefused(f"a key is wrapped by {by}, not by {name} as it says")
+        return opened
+
+    def _decrypt(self, name: str, wrapped: bytes, context: bytes) -> tuple[Secret, str]:
+        """What the key opens, and the name of the key that did."""
+        bound = _bound(context)
+        try:
             answer = self._client.decrypt(
-                KeyId=name, CiphertextBlob=wrapped, EncryptionContext=_bound(context)
+                KeyId=name, CiphertextBlob=wrapped, EncryptionContext=bound
             )
-        return Secret(answer["Plaintext"])
+        except ClientError as error:
+            if _code(error) not in _DENIED:
+                raise
+            # The same word stands for what another key wrapped, and for a missing permission: who
+            # may open what was wrapped just now has the permission.
+            probe = self._client.encrypt(KeyId=name, Plaintext=b"probe", EncryptionContext=bound)
+            blob = probe["CiphertextBlob"]
+            self._client.decrypt(KeyId=name, CiphertextBlob=blob, EncryptionContext=bound)
+            raise KeyRefused(f"key {name} does not open this repository's keys") from error
+        return Secret(answer["Plaintext"]), answer["KeyId"]
 
     def renew(self) -> str:
         with self._translated():
@@ -151,7 +172,8 @@ class KmsStore:
         return names
 
     def _schedule_deletion(self, name: str) -> None:
-        self._client.schedule_key_deletion(KeyId=name, PendingWindowInDays=SHORTEST_WINDOW_DAYS)
+        key = name.rpartition("/")[2]
+        self._client.schedule_key_deletion(KeyId=key, PendingWindowInDays=SHORTEST_WINDOW_DAYS)
 
     def _name(self, key: str, number: int) -> None:
         """Give the key the first free alias from ``number`` on."""
@@ -215,7 +237,7 @@ class KmsStore:
             config=Config(
                 connect_timeout=_TIMEOUT_SECONDS / 2,
                 read_timeout=_TIMEOUT_SECONDS,
-                retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+                retries={"mode": "standard", "total_max_attempts": self._attempts},
             ),
         )
 
@@ -229,7 +251,7 @@ class KmsStore:
             raise KeyStoreUnavailable(f"{self.address}: {type(error).__name__}") from error
 
     def _error(self, error: ClientError) -> KryonixError:
-        code = error.response.get("Error", {}).get("Code", "")
+        code = _code(error)
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         said = f"{self.address}: {error.operation_name}: the server says {code or status}"
         if code in _PASSING or status >= 500 or status == 429:
@@ -243,3 +265,7 @@ class KmsStore:
 
 def _bound(context: bytes) -> dict[str, str]:
     return {"kryonix": hashlib.sha256(context).hexdigest()}
+
+
+def _code(error: ClientError) -> str:
+    return error.response.get("Error", {}).get("Code", "")

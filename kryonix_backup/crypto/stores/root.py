@@ -74,7 +74,8 @@ class RootKeyStore:
             salt, nonce, wrapped = (
                 from_text(recipient[name]) for name in ("salt", "nonce", "wrapped")
             )
-            iterations = int(recipient.get("iterations", LEAST_ITERATIONS))
+            by_passphrase = self._root.passphrase is not None
+            iterations = int(recipient["iterations"]) if by_passphrase else LEAST_ITERATIONS
             valid = recipient["store"] == self.kind
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise KeyRefused("a wrapped key has the wrong form") from error

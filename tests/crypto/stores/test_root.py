@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import pickle
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis.strategies import binary
 
+from kryonix_backup.crypto.keystore import KeyStore
 from kryonix_backup.crypto.stores.root import DEFAULT_ITERATIONS, RootKeyStore, master_from
 from kryonix_backup.errors import KeyRefused
 from kryonix_backup.settings import RootKey, Secret
 from kryonix_backup.testing.repositories import key_file
+from tests.crypto.stores.contract import KEY, KeyStoreContract, Place
 
 SALT = base64.b64encode(bytes(range(32))).decode()
 NONCE = base64.b64encode(bytes(range(12))).decode()
@@ -120,3 +123,34 @@ def test_a_master_neither_prints_nor_pickles() -> None:
         assert secret not in repr(master) + repr(vars(master))
         with pytest.raises(TypeError):
             pickle.dumps(master)
+
+
+class TestPassphrase(KeyStoreContract):
+    """Fewer iterations than usual, because the contract derives a key for each changed byte."""
+
+    @pytest.fixture
+    def place(self) -> Place:
+        root = RootKey(passphrase=Secret("correct horse battery"))
+        env = {"KRYONIX_PASSPHRASE": "correct horse battery"}
+        return Place(root, env, ("correct horse battery", repr(KEY)[2:-1]))
+
+    @pytest.fixture
+    def store(self, place: Place) -> KeyStore:
+        return RootKeyStore(place.root, iterations=100_000)
+
+    @pytest.fixture
+    def stranger(self) -> KeyStore:
+        return _passphrase("correct horse battery ")
+
+
+class TestKeyFile(KeyStoreContract):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Place:
+        (tmp_path / "key").write_bytes(b"a key file of 32 bytes and a few")
+        root = RootKey(key_file=Secret(b"a key file of 32 bytes and a few"))
+        env = {"KRYONIX_KEY_FILE": str(tmp_path / "key")}
+        return Place(root, env, ("a key file of", repr(KEY)[2:-1]))
+
+    @pytest.fixture
+    def stranger(self) -> KeyStore:
+        return key_file()
