@@ -76,7 +76,7 @@ class RootKeyStore:
             )
             by_passphrase = self._root.passphrase is not None
             iterations = int(recipient["iterations"]) if by_passphrase else LEAST_ITERATIONS
-            valid = recipient["store"] == self.kind
+            valid = recipient["store"] == self.kind and ("iterations" in recipient) is by_passphrase
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise KeyRefused("a wrapped key has the wrong form") from error
         if not valid:
