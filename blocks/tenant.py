@@ -45,8 +45,12 @@ class StoredKeys(BaseModel):
         default=None, description="Address of an HSM or KMS; empty: what the worker's key names."
     )
     second: str | None = Field(default=None, description="A second one that opens the keys too.")
-    data_days: int = Field(default=30, description="Days until a data key is due to be changed.")
-    master_days: int = Field(default=90, description="Days until the master key is due.")
+    data_days: int | None = Field(
+        default=None, description="Days until a data key is due to be changed; empty: the tier's."
+    )
+    master_days: int | None = Field(
+        default=None, description="Days until the master key is due; empty: the tier's."
+    )
     fips: bool = Field(default=False, description="Whether only approved algorithms may be used.")
 
 

@@ -1,4 +1,4 @@
-"""Taking a tenant on: check its settings, make its repository, show it."""
+"""Taking a tenant on, in six steps; what fails is taken back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.parameters import Tenant
-from tasks.onboard import check_settings, make_repository
+from kryonix_backup.errors import KryonixError
+from tasks.onboard import STEPS, check_settings, onboarding_step, take_back
 from tasks.policy import HOUR_S
 from tasks.report import report_tenant
 
@@ -18,11 +19,22 @@ from tasks.report import report_tenant
     name="onboard-tenant",
     flow_run_name="onboard {tenant}",
     timeout_seconds=HOUR_S,
-    description="Make a new tenant's repository in each of its regions.",
+    description="Take a new tenant on in six steps: isolation, encryption, storage, compliance,"
+    " optimisation and monitoring.",
 )
 def onboard_tenant(tenant: Tenant) -> State[dict[str, Any]]:
-    """Make a new tenant's repository in each of its regions; may be run again."""
+    """
+    Take a new tenant on in six steps; run again it completes or proves them.
+
+    What fails takes back everything that this onboarding has made.
+    """
     settings = check_settings(tenant)
-    made = make_repository(tenant, wait_for=[settings])
-    line = report_tenant(tenant, settings, wait_for=[made])
-    return Completed(message=line, data=settings)
+    done: dict[str, Any] = {}
+    try:
+        for step in STEPS:
+            done[step] = onboarding_step(tenant, step)
+    except KryonixError:
+        take_back(tenant)
+        raise
+    line = report_tenant(tenant, settings, done)
+    return Completed(message=line, data={**settings, "onboarding": done})

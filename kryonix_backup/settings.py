@@ -117,7 +117,8 @@ class SourceSettings:
 @dataclass(frozen=True, slots=True)
 class KeySettings:
     """
-    Where a tenant's master key is, and after how many days keys are due to be changed.
+    Where a tenant's master key is, and after how many days keys are due to be changed: None for as
+    many as the tier says.
 
     ``store`` is the URL of an HSM or KMS, None for what the environment names; the keys are wrapped
     for ``second`` too, so that the loss of the first loses no key.
@@ -125,8 +126,8 @@ class KeySettings:
 
     store: str | None = None
     second: str | None = None
-    data_days: int = 30
-    master_days: int = 90
+    data_days: int | None = None
+    master_days: int | None = None
     fips: bool = False
 
     @classmethod
@@ -138,7 +139,7 @@ class KeySettings:
         made = cls(**plain)
         for name in ("data_days", "master_days"):
             days = getattr(made, name)
-            if type(days) is not int or not 1 <= days <= 3650:
+            if days is not None and (type(days) is not int or not 1 <= days <= 3650):
                 raise ConfigError(f"keys: {name} is {days!r}, not a number of days from 1 to 3650")
         if type(made.fips) is not bool:
             raise ConfigError(f"keys: fips is {made.fips!r}, neither true nor false")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 
-from kryonix_backup.sdk.client import Client
+from kryonix_backup.sdk.onboarding import Onboarding, Step
 from tasks.connection import load_tenant, run_environment
 from tasks.policy import HOUR_S, MINUTE_S, POLICY
 from tasks.run import note_facts, tag_run
+
+STEPS = tuple(step.value for step in Step)
 
 
 @task(
@@ -26,12 +28,35 @@ def check_settings(tenant: str) -> dict[str, Any]:
 
 
 @task(
-    name="make the repository",
-    task_run_name="make the repository of {tenant}",
+    name="take a step of the onboarding",
+    task_run_name="{step} of {tenant}",
     timeout_seconds=HOUR_S,
     **POLICY,
 )
-def make_repository(tenant: str) -> None:
-    """Make the tenant's repository in each of its regions; one of its own that is there stays."""
-    Client.onboard(*load_tenant(tenant), env=run_environment())
-    note_facts(tenant, status="complete")
+def onboarding_step(tenant: str, step: str) -> dict[str, Any]:
+    """Do one step, or do it again; what it came to."""
+    onboarding = _onboarding(tenant)
+    facts = onboarding.run(Step(step))
+    if step == STEPS[-1]:
+        onboarding.finish()
+        note_facts(tenant, status="complete")
+    return facts
+
+
+@task(
+    name="take the onboarding back",
+    task_run_name="take back what was made for {tenant}",
+    timeout_seconds=HOUR_S,
+    **POLICY,
+)
+def take_back(tenant: str) -> list[str]:
+    """Take back what the onboarding has made; what could not be."""
+    left = _onboarding(tenant).undo()
+    for each in left:
+        get_run_logger().error("not taken back: %s", each)
+    return left
+
+
+def _onboarding(tenant: str) -> Onboarding:
+    settings, root = load_tenant(tenant)
+    return Onboarding(settings, root, env=run_environment())

@@ -55,8 +55,10 @@ def report_restore(tenant: str, report: Plain) -> str:
 
 
 @task(name="report", task_run_name="report on {tenant}", timeout_seconds=5 * MINUTE_S, **POLICY)
-def report_tenant(tenant: str, settings: Plain) -> str:
-    """Show what a new tenant is made of."""
+def report_tenant(tenant: str, settings: Plain, done: Plain) -> str:
+    """Show what a new tenant is made of, and what each step of taking it on came to."""
+    steps = [{"Step": step, "Came to": _code(str(facts))} for step, facts in done.items()]
+    create_table_artifact(steps, key=f"onboarding-{tenant}", description=f"Onboarding of {tenant}")
     rows = [{"What": "region", **row} for row in settings["regions"]]
     rows += [{"What": "source", "name": row["name"], "url": row["url"]}
              for row in settings["sources"]]  # fmt: skip

@@ -99,12 +99,14 @@ def add(tenant: str, path: Path | None, **given: Any) -> Answer:
 
     plain = _settings(tenant, read_tenant_file(path) if path else {}, **given)
     settings = TenantSettings.from_plain(plain)
-    client, isolation = add_tenant(settings)
+    client, isolation, record = add_tenant(settings)
     shown = _shown(settings)
     done = {**isolation_plain(isolation), "repository": client.repository.id}
-    answer = {**shown, **done}
+    answer = {**shown, **done, "onboarding": record["steps"]}
     lines = [f"tenant {settings.id} is registered", *_show_lines(settings, shown["promised"])]
     lines += isolation_lines(isolation)
+    for source, findings in record["steps"]["monitoring"]["findings"].items():
+        lines += [printable(f"  source {source}: {finding}") for finding in findings]
     return Answer(answer, [*lines, f"next: kryonix backup {settings.id}"])
 
 

@@ -47,8 +47,8 @@ _NEXT: Mapping[KeyState, frozenset[KeyState]] = {
 class Schedule:
     """After how many days a data key and the master key are due to be changed."""
 
-    data_days: int = 30
-    master_days: int = 90
+    data_days: int
+    master_days: int
 
     def data_due(self, keyring: Keyring) -> datetime:
         """When the data key that seals now has to make way for a new one."""

@@ -18,7 +18,7 @@ from kryonix_backup.storage.location import Directory, parse_location
 from kryonix_backup.storage.registry import admin_credentials, kept_credentials, open_store
 from kryonix_backup.storage.residency import Residency, check_region
 
-__all__ = ["Isolation", "isolate_tenant", "kept_pair", "undo_isolation"]
+__all__ = ["Isolation", "isolate_tenant", "kept_pair", "remove_unused", "undo_isolation"]
 
 _SYSTEM = SystemClock()
 # What a repository holds that was made and never used.
@@ -79,7 +79,7 @@ def undo_isolation(
         region = settings.region(each.region)
         try:
             if {"bucket", "directory"} & set(each.made):
-                _empty(settings, region, env)
+                remove_unused(settings, region, env)
             way = _way(settings, region, env)
             if way is not None:
                 way.undo(each.made)
@@ -88,8 +88,8 @@ def undo_isolation(
     return left
 
 
-def _empty(settings: TenantSettings, region: RegionSettings, env: Mapping[str, str]) -> None:
-    """Remove a repository that was never used; one that was is left whole."""
+def remove_unused(settings: TenantSettings, region: RegionSettings, env: Mapping[str, str]) -> None:
+    """Remove a repository that was made and never used; one that was used is left whole."""
     store = open_store(region, env, Residency.of(settings))
     names = [info.name for info in store.list("")]
     if all(name.startswith(_EMPTY) for name in names):

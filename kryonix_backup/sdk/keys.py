@@ -34,11 +34,11 @@ from kryonix_backup.errors import (
 )
 from kryonix_backup.events import Listener, Progress, quiet
 from kryonix_backup.maintenance.destruction import Destruction, destroy_keys
-from kryonix_backup.maintenance.key_care import KeyCare, Schedule
+from kryonix_backup.maintenance.key_care import KeyCare
 from kryonix_backup.model import KeyId, TenantId
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.sdk.key_report import key_report, write_shares
-from kryonix_backup.sdk.limits import Held
+from kryonix_backup.sdk.limits import Held, schedule_of
 from kryonix_backup.sdk.trail import BEGUN, Trail, origin_of
 from kryonix_backup.settings import RootKey, Secret, TenantSettings, home_directory
 from kryonix_backup.storage.store import ObjectStore
@@ -78,7 +78,7 @@ class Keys:
         self._root = root
         self._env = os.environ if env is None else env
         self._clock = clock
-        self._schedule = Schedule(settings.keys.data_days, settings.keys.master_days)
+        self._schedule = schedule_of(settings, self._env)
         self._trail = Trail(settings.id, self._env, clock, self._repository)
 
     @property

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from kryonix_backup.clock import Clock
 from kryonix_backup.limits import Limits
+from kryonix_backup.maintenance.key_care import Schedule
 from kryonix_backup.model import TenantId, Tier
 from kryonix_backup.settings import RegionSettings, TenantSettings, home_directory
 from kryonix_backup.storage.bandwidth import Bandwidth
@@ -30,6 +31,7 @@ __all__ = [
     "load_tiers",
     "promised",
     "read_tiers",
+    "schedule_of",
 ]
 
 log = logging.getLogger(__name__)
@@ -93,3 +95,11 @@ def promised(settings: TenantSettings, env: Mapping[str, str]) -> dict[str, Any]
     """What a tenant's tier promises, with the limits that hold for it; raises ConfigError."""
     tiers = load_tiers(env)
     return replace(tiers.of(settings.tier), limits=tiers.limits_of(settings)).to_plain()
+
+
+def schedule_of(settings: TenantSettings, env: Mapping[str, str]) -> Schedule:
+    """When a tenant's keys are due: after as many days as it says itself, else its tier."""
+    tiers = load_tiers(env)
+    terms = tiers.of(settings.tier if settings.tier in tiers else tiers.default).key_rotation
+    own = settings.keys
+    return Schedule(own.data_days or terms.data_days, own.master_days or terms.master_days)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kryonix_backup.clock import Clock, SystemClock
-from kryonix_backup.crypto.fips import require_fips
 from kryonix_backup.errors import ConfigError, KryonixError, TenantExists, UsageError
 from kryonix_backup.model import TenantId, tenant_id
 from kryonix_backup.patterns import Patterns
 from kryonix_backup.sdk.client import Client
-from kryonix_backup.sdk.isolation import Isolation, isolate_tenant, undo_isolation
+from kryonix_backup.sdk.isolation import Isolation
 from kryonix_backup.sdk.keys import Keys
 from kryonix_backup.sdk.limits import default_tier, load_tiers
+from kryonix_backup.sdk.onboarding import Onboarding, Step
 from kryonix_backup.sdk.residency import taken_over
 from kryonix_backup.sdk.wiring import source_of
 from kryonix_backup.settings import (
@@ -35,10 +35,14 @@ _SYSTEM = SystemClock()
 
 
 class Added(NamedTuple):
-    """A tenant that was taken on: its client, and what keeps its regions from others."""
+    """
+    A tenant that was taken on: its client, what keeps its regions from others, and the record of
+    all six steps.
+    """
 
     client: Client
     isolation: list[Isolation]
+    record: dict[str, Any]
 
 
 def add_tenant(
@@ -62,17 +66,18 @@ def add_tenant(
         source_of(source)
         for region in settings.regions:
             _check_apart(source, region)
-    if settings.keys.fips:
-        require_fips(settings.id)
     root = RootKey.from_environment(env, settings.id, settings.keys.store)
-    isolation = isolate_tenant(settings, env=env, clock=clock)
+    onboarding = Onboarding(settings, root, env=env, clock=clock)
     try:
-        client = Client.onboard(settings, root, env=env, clock=clock)
+        done = {step: onboarding.run(step) for step in Step}
         registry.add(settings)
     except BaseException:
-        undo_isolation(settings, isolation, env=env)
+        for left in onboarding.undo():
+            log.warning("not taken back: %s", left)
         raise
-    return Added(client, isolation)
+    isolation = [Isolation.from_plain(row) for row in done[Step.ISOLATION]["regions"]]
+    client = Client(settings, root, env=env, clock=clock)
+    return Added(client, isolation, onboarding.finish())
 
 
 def _check_apart(source: SourceSettings, region: RegionSettings) -> None:

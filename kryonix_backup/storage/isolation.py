@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,12 @@ class Isolation:
     made: tuple[str, ...] = ()
     proved: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """The isolation that `to_plain` gave."""
+        lists = {name: tuple(plain[name]) for name in ("made", "proved", "remarks")}
+        return cls(**{**plain, **lists})
 
     def to_plain(self) -> dict[str, Any]:
         """The isolation as JSON can say it; there is no secret in it."""

@@ -239,5 +239,5 @@ def test_an_escrow_opens_this_generation_and_every_later_one(regions: Regions) -
 def test_what_is_due_is_reckoned_from_the_keys_themselves(regions: Regions) -> None:
     keyring = regions.care().keyring()
 
-    assert Schedule().data_due(keyring) == NOON + timedelta(days=30)
-    assert Schedule(master_days=7).master_due(keyring) == NOON + timedelta(days=7)
+    assert Schedule(30, 90).data_due(keyring) == NOON + timedelta(days=30)
+    assert Schedule(30, 7).master_due(keyring) == NOON + timedelta(days=7)
