@@ -87,5 +87,5 @@ def test_a_key_store_that_answers_and_one_that_does_not(machine: Machine, token:
     store.renew()
     (evidence,) = [check.evidence for check in examine(env) if check.what == what]
     assert f"kryonix-{tenant}/v1" in evidence
-    refused = _failed({**env, "KRYONIX_PIN": "not-the-pin"})[what]
-    assert (refused.exit_code, "not-the-pin" in str(refused)) == (18, False)
+    refused = _failed({**env, "KRYONIX_PIN": "no-pin-of-this-token"})[what]
+    assert (refused.exit_code, "no-pin-of-this-token" in str(refused)) == (18, False)

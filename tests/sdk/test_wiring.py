@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from kryonix_backup.clock import SystemClock
+from kryonix_backup.crypto.keystore import ManagedKeyStore
+from kryonix_backup.crypto.stores.registry import open_key_store
 from kryonix_backup.errors import CatalogUnusable, KeyRefused, RepositoryExists, RepositoryMissing
 from kryonix_backup.model import TenantId
 from kryonix_backup.sdk.wiring import (
@@ -17,7 +19,12 @@ from kryonix_backup.sdk.wiring import (
     source_of,
 )
 from kryonix_backup.settings import RootKey, Secret
+from kryonix_backup.testing.key_stores import HsmToken, MotoKms
+from tests.crypto.stores.contract import new_tenant
 from tests.sdk.conftest import Machine
+from tests.services.softhsm import kms, softhsm, token
+
+__all__ = ["kms", "softhsm", "token"]
 
 CLOCK = SystemClock()
 OTHER = RootKey(key_file=Secret(b"x" * 32))
@@ -75,3 +82,30 @@ def test_a_home_that_cannot_be_made_is_told(machine: Machine) -> None:
 
     with pytest.raises(CatalogUnusable):
         open_catalog({**machine.env, "KRYONIX_HOME": str(machine.root / "file" / "home")})
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("kind", ["pkcs11", "kms"])
+def test_a_master_in_a_key_store_is_made_once_and_opens_every_region(
+    machine: Machine, token: HsmToken, kms: MotoKms, kind: str
+) -> None:
+    """The KMS is moto's, a mock."""
+    root = {"pkcs11": token.root, "kms": kms.root}[kind]
+    settings = replace(machine.settings, id=new_tenant())
+    store = open_key_store(root, settings.id)
+    assert isinstance(store, ManagedKeyStore)
+
+    create_repositories(settings, root, machine.held, CLOCK)
+    create_repositories(settings, root, machine.held, CLOCK)
+
+    assert len(store.versions()) == 1
+    for region in settings.regions:
+        assert open_repository(settings.id, region, root, machine.held)
+        with pytest.raises(KeyRefused):
+            open_repository(settings.id, region, machine.key, machine.held)
+    store.renew()
+    assert open_repository(settings.id, settings.primary, root, machine.held)
+    store.destroy()
+    for region in settings.regions:
+        with pytest.raises(KeyRefused):
+            open_repository(settings.id, region, root, machine.held)

@@ -85,8 +85,8 @@ class KmsStore:
         if not versions:
             raise KeyRefused(
                 f"there is no key {self.address}",
-                "Make it by taking the tenant on ('kryonix tenant add'), or with"
-                " 'kryonix keys ID rotate-master'.",
+                "It is made by 'kryonix tenant add', or for a tenant with another root key by"
+                " 'kryonix keys ID move'; one that was destroyed does not come back.",
             )
         name, state = versions[max(versions)]
         self._require_enabled(name, state)

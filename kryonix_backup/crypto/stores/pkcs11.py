@@ -74,8 +74,8 @@ class Pkcs11Store:
         except pkcs11.NoSuchKey as error:
             raise KeyRefused(
                 f"there is no key {self.address}",
-                "Make it by taking the tenant on ('kryonix tenant add'), or with"
-                " 'kryonix keys ID rotate-master'.",
+                "It is made by 'kryonix tenant add', or for a tenant with another root key by"
+                " 'kryonix keys ID move'; one that was destroyed does not come back.",
             ) from error
         return {
             "store": self.kind,
