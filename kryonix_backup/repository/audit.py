@@ -151,6 +151,11 @@ class AuditBook:
     def _head(self, newest: int) -> Head:
         return Head(newest, _whole(self, newest).hash) if newest else self.start
 
+    def check(self, seen: Head | None) -> None:
+        """Raise RolledBack or AuditBroken where a record that was seen is not there any more."""
+        if seen is not None:
+            self._resumed(seen)
+
     # ------------------------------------------------------------------ writing
 
     def append(self, deed: Deed, seen: Head | None) -> Head:

@@ -260,6 +260,7 @@ class Client(Reader):
         """Check these snapshots, or all; damage is told in the report, not raised."""
         with self._named():
             with self._journal.verification(level.value) as run, self._held.working():
+                self._trail.check()  # before hours of reading
                 report = verify(self.repository, level, listener, self._clock, snapshots)
             self._journal.verified(run, report)
         return report

@@ -107,6 +107,16 @@ class Trail:
                 raise
             self._warn(action, error)
 
+    def check(self) -> None:
+        """Raise RolledBack before long work, where what this machine has seen is not there."""
+        repository = self._repository()
+        try:
+            repository.audit().check(self.seen(repository))
+        except RolledBack:
+            raise
+        except KryonixError as error:
+            log.warning("the audit chain of %s: %s", self.tenant, error.message)
+
     def failed(self, action: str, error: BaseException, about: str = "") -> None:
         """Write that an action has failed; what stands in the way of that is only warned of."""
         result = "Interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__

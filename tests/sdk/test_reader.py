@@ -115,7 +115,7 @@ def test_a_repository_that_was_set_back_is_noticed_by_the_next_command(
     client.backup()
     _set_back(client, machine)
     again = Client(machine.settings, machine.key, env=machine.env)
-    for use in (again.backup, again.snapshots, lambda: list(again.ls("latest"))):
+    for use in (again.backup, again.verify, again.snapshots, lambda: list(again.ls("latest"))):
         with pytest.raises(RolledBack, match="records 4 to 5") as caught:
             use()
         assert caught.value.tenant == "acme"

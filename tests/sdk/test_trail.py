@@ -153,6 +153,18 @@ def test_a_repository_that_was_set_back_is_never_used(place: Place, tmp_path: Pa
     Place(tmp_path / "bare", place.repository).trail.record(BACKUP)
 
 
+def test_long_work_may_look_first(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    place.trail.check()
+    place.trail.record(BACKUP)
+    place.trail.check()
+    whole = place.store.objects.pop(audit_name(1))
+    with pytest.raises(RolledBack):
+        place.trail.check()
+    place.store.objects[audit_name(1)] = whole[:-1]
+    place.trail.check()
+    assert "record 1 does not open" in caplog.text
+
+
 def test_after_an_inquiry_it_is_gone_on(place: Place) -> None:
     for _ in range(5):
         place.trail.record(BACKUP)
