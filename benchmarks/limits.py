@@ -5,8 +5,7 @@ Hold each of a tenant's limits on real backups and restores, and measure how wel
 
 Each operation runs in a process of its own, to a directory and to SeaweedFS over S3. Bytes are
 counted below the throttle, where they pass to the store, and a rate is that of content while it
-passes. CPU seconds and peak memory are the
-kernel's for a process and its children.
+passes. CPU seconds and peak memory are the kernel's for a process and its children.
 """
 
 from __future__ import annotations
