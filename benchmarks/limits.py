@@ -4,8 +4,8 @@ Hold each of a tenant's limits on real backups and restores, and measure how wel
     .venv/bin/python benchmarks/limits.py --work DIR [--only bandwidth|cores|memory]
 
 Each operation runs in a process of its own, to a directory and to SeaweedFS over S3. Bytes are
-counted below the throttle, where they pass to the store; CPU seconds and peak memory are the
-kernel's for that process and its children. Time is that of the operation, without starting Python.
+counted below the throttle, where they pass to the store, and a rate is that of content while it
+passes. CPU seconds and peak memory are the kernel's for a process and its children.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from kryonix_backup.limits import LimitSettings
-from kryonix_backup.model import MIB, RegionName, SourceName, TenantId, Tier
+from kryonix_backup.model import KIB, MIB, RegionName, SourceName, TenantId, Tier
 from kryonix_backup.sdk.limits import load_tiers
 from kryonix_backup.settings import (
     RegionSettings,
@@ -45,6 +45,7 @@ class Case:
 
     def __init__(self, work: Path, name: str, tree: Path, store: dict[str, Any]) -> None:
         self.folder = work / name
+        self.store = store
         self.plain = {"home": str(self.folder / "home"), "tree": str(tree), **store}
         self.plain["url"] = store["url"].replace("REPOSITORY", name)
         self.plain["back"] = str(self.folder / "back")
@@ -98,7 +99,7 @@ def child(plain: dict[str, Any]) -> None:
         ),
     }
     for counts in moved:
-        counts[0] = 0
+        counts.clear()
     begun, cpu = time.monotonic(), cpu_seconds()
     operations[plain["what"]]()
     wall = time.monotonic() - begun
@@ -107,7 +108,19 @@ def child(plain: dict[str, Any]) -> None:
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
     found = {"wall": wall, "cpu": cpu_seconds() - cpu, "peak": peak * 1024}
-    print(json.dumps({**found, "bytes": sum(counts[0] for counts in moved)}))
+    passed = sorted(each for counts in moved for each in counts)
+    large = [each for each in passed if each[1] >= 256 * KIB]
+    print(json.dumps({**found, "bytes": sum(each[1] for each in passed), "large": large}))
+
+
+def rate_of(large: list[tuple[float, int]]) -> float:
+    """
+    Bits in a second while content went through: from the first beginning to the last one.
+
+    What is small is left out: a restore reads trees before and after it fills its target.
+    """
+    large = sorted(large)
+    return sum(each[1] for each in large[:-1]) * 8 / (large[-1][0] - large[0][0])
 
 
 def environment(plain: dict[str, Any]) -> dict[str, str]:
@@ -124,18 +137,19 @@ def environment(plain: dict[str, Any]) -> dict[str, str]:
     return {"KRYONIX_HOME": str(home), "KRYONIX_TIERS": str(tiers)}
 
 
-def count_bytes(kind: Any) -> list[int]:
-    """Count what passes through every store of that class."""
-    moved = [0]
+def count_bytes(kind: Any) -> list[tuple[float, int]]:
+    """When each object began to pass through a store of that class, and its bytes."""
+    moved: list[tuple[float, int]] = []
     put, get, get_range = kind.put, kind.get, kind.get_range
 
     def counted_put(self: Any, name: str, body: Any) -> None:
-        moved[0] += memoryview(body).nbytes
+        moved.append((time.monotonic(), memoryview(body).nbytes))
         put(self, name, body)
 
     def counted_get(self: Any, *words: Any) -> bytes:
+        begun = time.monotonic()
         body: bytes = get(self, *words) if len(words) == 1 else get_range(self, *words)
-        moved[0] += len(body)
+        moved.append((begun, len(body)))
         return body
 
     kind.put, kind.get, kind.get_range = counted_put, counted_get, counted_get
@@ -181,27 +195,36 @@ def bandwidth(work: Path, where: str, store: dict[str, Any]) -> None:
         case = Case(work, f"{where.lower()}-rate-{rate}", tree, store)
         for what in ("backup", "restore"):
             found = case.run(what, {"bandwidth": f"{rate} Mbit/s"})
-            told(where, what, rate, found["bytes"], found["wall"])
+            told(where, what, rate, found["bytes"], rate_of(found["large"]))
         case.clear()
         if mib > 1024:
             shutil.rmtree(tree)
-    cases = []
-    for number in range(3):
-        case = Case(work, f"{where.lower()}-shared-{number}", work / "noise-256", store)
-        case.plain["home"] = str(work / f"{where.lower()}-shared" / "home")
-        case.run("onboard", {})
-        cases.append(case)
+    found, _ = together(Case(work, f"{where.lower()}-shared", work / "noise-256", store),
+                           {"bandwidth": "500 Mbit/s"})  # fmt: skip
+    total = sum(each["bytes"] for each in found)
+    large = [moment for each in found for moment in each["large"]]
+    told(where, "3 backups at once", 500, total, rate_of(large))
+
+
+def together(case: Case, limits: dict[str, Any]) -> tuple[list[dict[str, Any]], float]:
+    """Three backups of one tenant at once, in processes of their own, and how long they took."""
+    cases = [
+        Case(case.folder, f"{case.folder.name}-{number}", Path(case.plain["tree"]), case.store)
+        for number in range(3)
+    ]
+    for each in cases:
+        each.plain["home"] = case.plain["home"]  # where what they share is
+        each.run("onboard", {})
     begun = time.monotonic()
-    running = [case.start("backup", {"bandwidth": "500 Mbit/s"}) for case in cases]
-    total = sum(ended(each)["bytes"] for each in running)
-    told(where, "3 backups at once", 500, total, time.monotonic() - begun)
-    for case in cases:
-        case.clear()
+    found = [ended(each) for each in [each.start("backup", limits) for each in cases]]
+    wall = time.monotonic() - begun
+    case.clear()
+    return found, wall
 
 
-def told(where: str, what: str, rate: int, count: int, wall: float) -> None:
+def told(where: str, what: str, rate: int, count: int, bits_s: float) -> None:
     """A rate asked for beside the one that came of it."""
-    got = count * 8 / MBIT / wall
+    got = bits_s / MBIT
     say("bandwidth", where, f"{what}, {count // MIB} MiB", f"{rate} Mbit/s", f"{got:.1f} Mbit/s",
         f"{(got / rate - 1) * 100:+.1f} %")  # fmt: skip
 
@@ -213,9 +236,15 @@ def cores(work: Path, where: str, store: dict[str, Any]) -> None:
         case = Case(work, f"{where.lower()}-cores-{count}", tree, store)
         for what in ("backup", "restore"):
             found = case.run(what, {"cores": count})
-            got = found["cpu"] / found["wall"]
-            say("cores", where, what, str(count), f"{got:.2f}", f"{(got / count - 1) * 100:+.1f} %")
+            told_cores(where, what, count, found["cpu"] / found["wall"])
         case.clear()
+    each, wall = together(Case(work, f"{where.lower()}-cores", tree, store), {"cores": 1})
+    told_cores(where, "3 backups at once", 1, sum(one["cpu"] for one in each) / wall)
+
+
+def told_cores(where: str, what: str, asked: int, got: float) -> None:
+    """Cores asked for beside the CPU seconds per second that came of it."""
+    say("cores", where, what, str(asked), f"{got:.2f}", f"{(got / asked - 1) * 100:+.1f} %")
 
 
 def memory(work: Path, where: str, store: dict[str, Any]) -> None:

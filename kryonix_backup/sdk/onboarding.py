@@ -82,12 +82,12 @@ class Onboarding:
         """Do one step, or do it again, and give what it came to; no secret is in it."""
         try:
             facts = self._ways[step]()
+            journal = self._journal()
+            journal["steps"][step.value] = {"time": self._clock.now().isoformat(), **facts}
+            self._write(journal)
         except KryonixError as error:
             error.tenant = error.tenant or self.settings.id
             raise
-        journal = self._journal()
-        journal["steps"][step.value] = {"time": self._clock.now().isoformat(), **facts}
-        self._write(journal)
         return facts
 
     def finish(self) -> Facts:

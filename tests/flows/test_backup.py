@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import Artifact, State
+from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ParameterTypeError
 
+from deployments.pools import keep_tenant_limit
 from flows.backup import backup_tenant
 from kryonix_backup.errors import ConfigError, SourceMissing, TenantUnknown
-from kryonix_backup.model import BackupKind
+from kryonix_backup.model import BackupKind, TenantId
+from tasks.policy import BACKUPS_LIMIT, tenant_limit
 from tasks.run import artifacts, facts_of
 from tests.flows.conftest import Tenant
 
@@ -109,3 +113,15 @@ def test_an_unknown_tenant_is_named(prefect_server: None) -> None:
 def test_a_hostile_tenant_id_is_refused(prefect_server: None, name: str) -> None:
     with pytest.raises(ParameterTypeError):
         backup_tenant(name)
+
+
+def test_who_waits_for_a_slot_of_its_tenant_takes_none_of_all(onboarded: Tenant) -> None:
+    with get_client(sync_client=True) as client:
+        keep_tenant_limit(client, TenantId(onboarded.id), 1)
+        with concurrency(tenant_limit(onboarded.id)), ThreadPoolExecutor(1) as pool:
+            running = pool.submit(run, onboarded.id)
+            with pytest.raises(TimeoutError):
+                running.result(timeout=1)
+            assert client.read_global_concurrency_limit_by_name(BACKUPS_LIMIT).active_slots == 0
+            client.upsert_global_concurrency_limit_by_name(tenant_limit(onboarded.id), 2)
+            assert running.result(timeout=60).is_completed()
