@@ -138,7 +138,10 @@ class ChunkReader:
         sealer = self._sealers.get(pack.id)
         if sealer is None:
             shelf = self._shelf
-            sealer = Sealer(pack.header, shelf.keys, shelf.repository, "pack")
+            try:
+                sealer = Sealer(pack.header, shelf.keys, shelf.repository, "pack")
+            except Damaged as error:  # of another tenant, or its key was lost
+                raise Damaged(f"{pack_name(pack.id)} does not open: {error.message}") from error
             if len(self._sealers) >= 4096:
                 self._sealers.clear()
             self._sealers[pack.id] = sealer
