@@ -25,6 +25,7 @@ def test_a_tenant_is_what_its_options_say(kryonix: Terminal) -> None:
     assert said.json == {
         **shown,
         "repository": said.json["repository"],
+        "onboarding": said.json["onboarding"],
         "isolated": said.json["isolated"],
     }
     assert [each["region"] for each in said.json["isolated"]] == ["primary", "secondary"]
