@@ -89,6 +89,7 @@ class TenantKeys:
         if len(ids) != 1 or not self._data:
             raise Damaged(f"a repository has one id key and a data key; found {len(ids)} id keys"
                           f" and {len(self._data)} data keys")  # fmt: skip
+        self._id = ids[0]
         self.id_key: Secret = ids[0].secret
         self._audit = [record for record in records if record.purpose is Purpose.AUDIT]
 
@@ -111,6 +112,16 @@ class TenantKeys:
         own = [record.secret for record in newest_first if record.secret.reveal()]
         return [*own, _audit_key(self.id_key)]
 
+    @property
+    def of_audit(self) -> TenantKeys:
+        """
+        The keys that seal the audit chain, derived from those that sign it.
+
+        Not the data keys: one that is suspended or compromised must not take the chain with it.
+        """
+        sources = [*(each for each in self._audit if each.secret.reveal()), self._id]
+        return TenantKeys([self._id, *(_sealing_audit(each) for each in sources)])
+
     def data_key(self, key_id: KeyId) -> Secret:
         """
         The data key of that id.
@@ -127,6 +138,14 @@ class TenantKeys:
                 f" {record.since.isoformat(timespec='seconds')}: what it sealed does not open"
             )
         return record.secret
+
+
+def _sealing_audit(source: KeyRecord) -> KeyRecord:
+    secret = HKDFExpand(SHA256(), KEY_BYTES, b"kryonix-backup audit seal v1").derive(
+        source.secret.reveal()
+    )
+    epoch = source.epoch if source.purpose is Purpose.AUDIT else 0
+    return KeyRecord(source.id, Purpose.DATA, epoch, source.created, Secret(secret))
 
 
 def _audit_key(id_key: Secret) -> Secret:

@@ -248,13 +248,14 @@ class AuditBook:
 def open_book(store: ObjectStore, owner: Owner, keys: TenantKeys) -> AuditBook:
     """The chain of this tenant in this repository."""
     signers = [Signer(seed) for seed in keys.audit_keys]
+    sealing = keys.of_audit
     return AuditBook(
         store,
         genesis(owner.repository, owner.tenant),
         signers[0],
         frozenset(each.public for each in signers),
-        lambda name, content: seal_content(Kind.AUDIT, name, content, keys, owner.repository),
-        lambda name, sealed: open_content(Kind.AUDIT, name, sealed, keys, owner.repository),
+        lambda name, content: seal_content(Kind.AUDIT, name, content, sealing, owner.repository),
+        lambda name, sealed: open_content(Kind.AUDIT, name, sealed, sealing, owner.repository),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from datetime import datetime
 from typing import NamedTuple
@@ -31,6 +32,7 @@ AUDIT = "audit/"
 AUDIT_BUNDLES = "audit/bundles/"
 
 _MAGIC = "kryonix-backup repository"
+_REPOSITORY = re.compile(r"[0-9a-f]{32}", re.ASCII)
 FORMAT_VERSION = 1
 
 
@@ -62,6 +64,7 @@ class Format(NamedTuple):
             created = datetime.fromisoformat(stored["created"])
             repository = RepositoryId(str(stored["repository"]))
             valid = stored["magic"] == _MAGIC and created.tzinfo is not None
+            valid = valid and _REPOSITORY.fullmatch(repository) is not None
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Damaged(f"{FORMAT} is not that of a repository") from error
         if not valid:

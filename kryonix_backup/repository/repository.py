@@ -85,7 +85,8 @@ class Repository:
         self.created = described.created
         self._owner = Owner(described.repository, tenant)
         self._master = master
-        self._generation = keyring.generation
+        self.generation = keyring.generation
+        """Of the keyring that it was opened with."""
         self._keys = TenantKeys(keyring.records)
         self.namer = ChunkNamer(self._keys.id_key)
         self._index = Index()
@@ -138,7 +139,7 @@ class Repository:
         made way for a later epoch may finish what it began.
         """
         newest = max(generations(self.store, self._owner), default=0)
-        if newest == self._generation:
+        if newest == self.generation:
             return
         sealing = self._keys.current.id
         fresh = load_keyring(self.store, self._owner, self._master)
@@ -148,7 +149,7 @@ class Repository:
                 f"key {sealing} was taken out of use while this ran",
                 "Run the same command again: a new key seals now.",
             )
-        self._generation = fresh.generation
+        self.generation = fresh.generation
 
     # ------------------------------------------------------------------ snapshots
 

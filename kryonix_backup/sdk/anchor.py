@@ -1,8 +1,9 @@
 """
-What this machine has seen of a tenant's audit chains, kept outside of the repositories.
+What this machine has seen of a tenant's audit chains and keyrings, kept outside of repositories.
 
 Whoever can write to a bucket can set it back to an older state, and nothing in it would tell. The
-anchor does: the newest record that was seen must still be there.
+anchor does: the newest record that was seen must still be there, and so must the newest keyring,
+which says what may be done with each key.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ class Anchor:
     def __init__(self, home: Path, tenant: TenantId) -> None:
         self._path = home / "anchors" / f"{tenant}.json"
 
-    def seen(self, address: str, repository: RepositoryId) -> Head | None:
+    def seen(self, address: str, repository: RepositoryId, generation: int = 0) -> Head | None:
         """
         The newest record seen there; None where this machine has seen none.
 
-        Raises RolledBack where another repository was there, ConfigError where the file is no
-        anchor.
+        Raises RolledBack where another repository was there, or a later keyring than that
+        ``generation``; ConfigError where the file is no anchor.
         """
         row = self._read().get(address)
         if row is None:
@@ -43,21 +44,30 @@ class Anchor:
                 f"{address} holds another repository of this tenant than the one that this machine"
                 " has seen there"
             )
+        known = int(row.get("keyring", 0))
+        if known > generation:
+            raise RolledBack(
+                f"the keys of {address} were set back: keyring {known}, which this machine has seen"
+                f" there, is missing, and {generation} is the newest"
+            )
         return Head(int(row["sequence"]), bytes.fromhex(row["hash"]))
 
-    def advance(self, address: str, repository: RepositoryId, head: Head) -> None:
-        """Remember a record, unless a newer one is known; raises OSError."""
+    def advance(
+        self, address: str, repository: RepositoryId, head: Head, generation: int = 0
+    ) -> None:
+        """Remember a record and a keyring, unless newer ones are known; raises OSError."""
         with self._locked():
             rows = self._read()
             known = rows.get(address, {"repository": None, "sequence": 0})
-            if known["repository"] == repository and known["sequence"] >= head.sequence:
-                return
-            rows[address] = {
-                "repository": repository,
-                "sequence": head.sequence,
-                "hash": head.hash.hex(),
-            }
-            self._write(rows)
+            row = {"repository": repository, "sequence": head.sequence, "hash": head.hash.hex()}
+            if known["repository"] == repository:
+                generation = max(generation, known.get("keyring", 0))
+                if known["sequence"] >= head.sequence:
+                    row = known
+            row = {**row, "keyring": generation}
+            if row != known:
+                rows[address] = row
+                self._write(rows)
 
     def forget(self, address: str) -> None:
         """Know nothing of that address any more; raises OSError."""

@@ -43,7 +43,7 @@ class Machine:
         (files / "own").write_text(f"of {name}")
         return TenantSettings(
             TenantId(name),
-            Tier.STANDARD,
+            Tier("standard"),
             (RegionSettings(PRIMARY, where or f"file://{self.root / 'regions' / name}"),),
             (SourceSettings(SourceName("docs"), f"files://{files}"),),
         )

@@ -91,7 +91,7 @@ def test_the_name_of_bs_repository_on_as_objects(town: Town, tmp_path: Path) -> 
     town.a.plant({"format.json": town.b.whole[PRIMARY]["format.json"]})
 
     prove(town, tmp_path / "out")
-    assert isinstance(town.a.restored(tmp_path / "again"), KeyRefused)
+    assert isinstance(town.a.restored(tmp_path / "again"), Damaged)
 
 
 def test_an_older_state_of_one_object_is_not_a_newer_one(town: Town, tmp_path: Path) -> None:

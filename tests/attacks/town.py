@@ -7,6 +7,7 @@ is bound to each object keeps them apart, and the thief has read every object of
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,7 @@ class Tenant:
             RegionSettings(each, server.url(f"attack-{name}-{each}")) for each in REGIONS
         )
         source = SourceSettings(DOCS, f"files://{self.files}")
-        self.settings = TenantSettings(self.id, Tier.STANDARD, regions, (source,))
+        self.settings = TenantSettings(self.id, Tier("standard"), regions, (source,))
         operator = {
             f"KRYONIX_{region.upper()}_ADMIN_{what}": value
             for region in REGIONS
@@ -68,7 +69,8 @@ class Tenant:
         return RootKey.from_environment(self.env, self.id)
 
     def client(self, region: RegionName = PRIMARY) -> Client:
-        """A client that has seen nothing yet."""
+        """A client that has seen nothing yet: one that has would notice any setting back."""
+        shutil.rmtree(Path(self.env["KRYONIX_HOME"]) / "anchors", ignore_errors=True)
         return Client(self.settings, self.root, env=self.env, region=region)
 
     def store(self, region: RegionName = PRIMARY) -> ObjectStore:

@@ -86,3 +86,15 @@ def test_what_is_no_anchor_is_not_passed_over(anchor: Anchor, tmp_path: Path, te
     path.write_text(text)
     with pytest.raises(ConfigError):
         anchor.seen(PLACE, ONE)
+
+
+def test_a_keyring_that_was_set_back_is_noticed(anchor: Anchor) -> None:
+    anchor.advance(PLACE, ONE, head(3), 2)
+    anchor.advance(PLACE, ONE, head(2), 4)
+
+    assert anchor.seen(PLACE, ONE, 4) == head(3)
+    assert anchor.seen(PLACE, ONE, 5) == head(3)
+    with pytest.raises(RolledBack, match=r"keyring 4.*and 3 is the newest"):
+        anchor.seen(PLACE, ONE, 3)
+    anchor.advance(PLACE, TWO, head(1), 1)
+    assert anchor.seen(PLACE, TWO, 1) == head(1)
