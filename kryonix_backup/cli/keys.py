@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Regions = tuple[tuple[str, str], ...]
 
+_MOST_BYTES = 64 * 1024
 _STATES = ["active", "decrypt-only", "suspended", "compromised"]
 
 
@@ -148,7 +149,7 @@ def reseal(key: str, *, dry_run: bool) -> Answer:
     help="A new directory for the files of the shares.",
 )  # fmt: skip
 @click.option(
-    "--rsa", "public", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    "--rsa", "public", type=click.Path(path_type=Path),
     help="An RSA public key in PEM, whose private half opens the keys.",
 )  # fmt: skip
 @click.option("--remove", is_flag=True, help="Let no escrow open the keys any more.")
@@ -164,7 +165,7 @@ def escrow(shares: str | None, into: Path | None, public: Path | None, *, remove
     if bool(shares) != bool(into):
         raise UsageError("--shares and --into go together")
     if public:
-        return _shown(_keys().escrow_rsa(public.read_bytes()))
+        return _shown(_keys().escrow_rsa(_content(public)))
     if remove:
         return _shown(_keys().remove_escrow())
     assert shares is not None
@@ -192,27 +193,47 @@ def escrow(shares: str | None, into: Path | None, public: Path | None, *, remove
     help="Where the tenant's repository is, if the tenant is not registered here; repeatable.",
 )  # fmt: skip
 @click.option(
-    "--share", "shares", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    multiple=True, help="The file of a share; repeatable.",
+    "--share", "shares", type=click.Path(path_type=Path), multiple=True,
+    help="The file of a share; repeatable.",
 )  # fmt: skip
 @click.option(
-    "--escrow-key", "private", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    "--escrow-key", "private", type=click.Path(path_type=Path),
     help="The RSA private key in PEM; KRYONIX_ESCROW_PASSWORD, if it has one.",
 )  # fmt: skip
+@click.option("--second", is_flag=True, help="Open the keys by the tenant's second master.")
+@click.option("--to", "store", metavar="URL", help="The new master is in this HSM or KMS.")
 @answers
-def recover(regions: Regions, shares: tuple[Path, ...], private: Path | None) -> Answer:
+def recover(
+    regions: Regions, shares: tuple[Path, ...], private: Path | None, store: str | None,
+    *, second: bool,
+) -> Answer:  # fmt: skip
     """
-    Wrap the keys for a new master, by an escrow, when the old one is lost.
+    Wrap the keys for a new master when the old one is lost, by an escrow or the second master.
 
-    The new master is what KRYONIX_PASSPHRASE_FILE, KRYONIX_KEY_FILE and so on say.
+    The new master is that of --to, or what KRYONIX_PASSPHRASE_FILE, KRYONIX_KEY_FILE and so on say.
     """
+    from kryonix_backup.sdk.tenants import lost_keys
     from kryonix_backup.settings import Secret
 
-    if bool(shares) == bool(private):
-        raise UsageError("give the shares, or the private key")
-    given = [Secret(path.read_bytes()) for path in shares]
-    pem = Secret(private.read_bytes()) if private else None
-    return _shown(_keys(regions).recover(given, pem))
+    if [bool(shares), bool(private), second].count(True) != 1:
+        raise UsageError("give one of --share, --escrow-key and --second")
+    given = [Secret(_content(path)) for path in shares]
+    pem = Secret(_content(private)) if private else None
+    tenant = click.get_current_context().meta["tenant"]
+    ours = lost_keys(tenant, store, regions=named_regions(regions), env=os.environ)
+    return _shown(ours.recover(given, pem))
+
+
+def _content(path: Path) -> bytes:
+    """What is in a small file; raises UsageError."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    if len(content) > _MOST_BYTES:
+        raise UsageError(f"{path} is longer than any key or share", "Check the path.")
+    return content
 
 
 @keys.command(epilog="Example: kryonix keys acme destroy --confirm acme")
@@ -234,10 +255,12 @@ def destroy(confirm: str | None) -> Answer:
         raise UsageError(f"{confirm!r} is not the tenant's id: nothing was destroyed")
     record = ours.destroy()
     plain = record.to_plain()
-    lines = [f"the keys of tenant {ours.tenant} are destroyed"]
+    how = "are destroyed" if record.complete else "are NOT destroyed everywhere: run this again"
+    lines = [f"the keys of tenant {ours.tenant} {how}"]
     for proof in record.regions:
         state = {None: "not reached", True: "STILL OPENS", False: "opens no more"}[proof.opens]
         lines.append(f"  {proof.region}: {state}; {proof.keys_removed} removed; {proof.evidence}")
+    lines += [f"  key store: NOT DESTROYED: {each}" for each in record.masters_left]
     lines += [f"  note: {remark}" for remark in record.remarks]
     return Answer(plain, lines, 0 if record.complete else 1)
 

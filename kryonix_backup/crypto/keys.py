@@ -9,7 +9,7 @@ epoch and owner bound to the wrapping. `docs/format.md` has both forms.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -80,18 +80,40 @@ class Owner:
     tenant: TenantId
 
 
-class TenantKeys:
-    """Every key of one tenant that the master opened; knows which one seals new data."""
+Newer = Callable[[], Sequence[KeyRecord] | None]
 
-    def __init__(self, records: Sequence[KeyRecord]) -> None:
-        self._data = {record.id: record for record in records if record.purpose is Purpose.DATA}
+
+class TenantKeys:
+    """
+    Every key of one tenant that the master opened; knows which one seals new data.
+
+    Others may change keys while this process runs: ``newer`` gives the records as they are now,
+    or None where nothing was changed since it was asked last.
+    """
+
+    def __init__(self, records: Sequence[KeyRecord], newer: Newer = lambda: None) -> None:
+        self._newer = newer
+        self._take(records)
+
+    def _take(self, records: Sequence[KeyRecord]) -> None:
+        data = {record.id: record for record in records if record.purpose is Purpose.DATA}
         ids = [record for record in records if record.purpose is Purpose.ID]
-        if len(ids) != 1 or not self._data:
+        if len(ids) != 1 or not data:
             raise Damaged(f"a repository has one id key and a data key; found {len(ids)} id keys"
-                          f" and {len(self._data)} data keys")  # fmt: skip
+                          f" and {len(data)} data keys")  # fmt: skip
+        self._data = data
         self._id = ids[0]
         self.id_key: Secret = ids[0].secret
         self._audit = [record for record in records if record.purpose is Purpose.AUDIT]
+
+    def __reduce__(self) -> str:
+        raise TypeError("keys are never pickled")
+
+    def refresh(self) -> None:
+        """Take up what was changed; raises KeyUnusable where the keys were destroyed."""
+        records = self._newer()
+        if records is not None:
+            self._take(records)
 
     @property
     def current(self) -> KeyRecord:
@@ -100,6 +122,24 @@ class TenantKeys:
         if not active:
             raise KeyUnusable("no data key of this tenant is active: nothing can be sealed")
         return max(active, key=lambda record: record.epoch)
+
+    def check_sealed(self, key_ids: Iterable[KeyId]) -> None:
+        """
+        Raise KeyUnusable where what these keys sealed a moment ago is not to be relied on.
+
+        That is where one was suspended, compromised or destroyed meanwhile; one that made way for a
+        later epoch may finish what it began.
+        """
+        self.refresh()
+        for key_id in key_ids:
+            record = self._data.get(key_id)
+            if record is None or record.state not in (KeyState.ACTIVE, KeyState.DECRYPT_ONLY):
+                state = record.state.value if record else "gone"
+                raise KeyUnusable(
+                    f"key {key_id} is {state} since this began, and has sealed a part of it",
+                    "Run the same command again: another key seals now. While a key is suspended"
+                    " ('kryonix keys ID show'), nothing that needs what it sealed can be done.",
+                )
 
     @property
     def audit_keys(self) -> list[Secret]:
@@ -129,6 +169,8 @@ class TenantKeys:
         Raises Damaged: the master opened this tenant's keys, so the one that is asked for was lost,
         or whoever asks for it was changed. Raises KeyUnusable where its state forbids to open.
         """
+        if key_id not in self._data:
+            self.refresh()  # another process may have begun an epoch
         record = self._data.get(key_id)
         if record is None:
             raise Damaged(f"key {key_id} is not among the keys of this tenant")

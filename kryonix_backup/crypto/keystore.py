@@ -54,9 +54,10 @@ class ManagedKeyStore(KeyStore, Protocol):
 
     def retire(self, keep: str) -> list[str]:
         """
-        Destroy every version but ``keep``; returns the names of those that were destroyed.
+        Destroy every version before ``keep``; returns the names of those that were destroyed.
 
-        Raises KeyRefused, and destroys nothing, where there is no version of that name.
+        A later one stays: another process may have made it, and wrapped the keys by it. Raises
+        KeyRefused, and destroys nothing, where there is no version of that name.
         """
         ...
 

@@ -21,6 +21,7 @@ from kryonix_backup.crypto.stores.escrow import escrow_of
 from kryonix_backup.errors import AlreadyRunning, KeyRefused, KeyUnusable, ObjectExists
 from kryonix_backup.model import KeyId, TenantId
 from kryonix_backup.repository.keyrings import (
+    catch_up,
     described_at,
     load_keyring,
     mirror,
@@ -31,6 +32,8 @@ from kryonix_backup.settings import Secret
 from kryonix_backup.storage.store import ObjectStore
 
 log = logging.getLogger(__name__)
+
+_AGAIN = "See 'kryonix keys ID show', then run the same command again."
 
 # What an operator may make of a key in each state; the rest is refused. Only what has nothing left
 # to open is destroyed: that is for `reseal` to say.
@@ -94,8 +97,9 @@ class KeyCare:
 
     def settle(self) -> Keyring:
         """Bring every region to the newest generation and remove older ones; the keys."""
-        keyring = self.keyring()
         primary, *others = self._stores
+        catch_up(primary, others, self._owner, self._master)
+        keyring = self.keyring()
         for other in others:
             mirror(primary, other, self._owner)
         for store in self._stores:
@@ -210,13 +214,19 @@ class KeyCare:
         kept = [escrow for row in changed.recipients if (escrow := escrow_of(row)) is not None]
         recipients = [*(masters or [self._master]), *self._second, *kept, *extra]
         name = keyring_name(self._owner.repository, after.generation)
+        body = seal_keyring(after, recipients, self._owner)
         try:
-            self._stores[0].put(name, seal_keyring(after, recipients, self._owner))
+            self._stores[0].put(name, body)
         except ObjectExists as error:
-            raise AlreadyRunning("another change of the keys was quicker") from error
+            if self._stores[0].get(name) != body:  # else it is ours, whose first answer was lost
+                raise AlreadyRunning("another change of the keys was quicker", _AGAIN) from error
         if masters:
             self._master = masters[0]
-        return self.settle()
+        settled = self.settle()
+        if settled.generation != after.generation:
+            # Others made two changes meanwhile, and tidied up the generation that ours took.
+            raise AlreadyRunning("other changes of the keys came at the same moment", _AGAIN)
+        return settled
 
 
 def _chosen(keyring: Keyring, key: str) -> KeyRecord:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 
 from kryonix_backup.crypto.keyring import Keyring, open_keyring
-from kryonix_backup.crypto.keys import Owner, open_key
+from kryonix_backup.crypto.keys import KeyRecord, Owner, open_key
 from kryonix_backup.crypto.keystore import KeyStore
 from kryonix_backup.errors import (
     Damaged,
@@ -16,6 +17,7 @@ from kryonix_backup.errors import (
     ObjectMissing,
     RepositoryExists,
     RepositoryMissing,
+    RolledBack,
 )
 from kryonix_backup.repository.layout import (
     DESTROYED,
@@ -45,13 +47,23 @@ def generations(store: ObjectStore, owner: Owner) -> list[int]:
     return sorted(int(end) for end in ends if len(end) == 8 and end.isdecimal())
 
 
+def newest_generation(store: ObjectStore, owner: Owner) -> int:
+    """The generation that counts; 0 where there is no keyring."""
+    return max(generations(store, owner), default=0)
+
+
 def newest_keyring(store: ObjectStore, owner: Owner) -> tuple[str, bytes] | None:
     """The name and the content of the newest keyring; None where there is none."""
-    found = generations(store, owner)
-    if not found:
-        return None
-    name = keyring_name(owner.repository, found[-1])
-    return name, store.get(name)
+    while True:
+        newest = newest_generation(store, owner)
+        if not newest:
+            return None
+        name = keyring_name(owner.repository, newest)
+        try:
+            return name, store.get(name)
+        except ObjectMissing:
+            if newest_generation(store, owner) == newest:
+                raise  # listed and not there; else a change came and removed it
 
 
 def load_keyring(store: ObjectStore, owner: Owner, master: KeyStore) -> Keyring:
@@ -80,10 +92,7 @@ def _from_key_objects(store: ObjectStore, owner: Owner, master: KeyStore) -> Key
             log.info("%s is left aside: %s", info.name, error.message)
             refused = refused or error
     if not records and any(True for _ in store.list(DESTROYED)):
-        raise KeyUnusable(
-            f"the keys of the repository at {store.address} were destroyed",
-            f"{DESTROYED} there says when and by whom. Nothing in it can be opened any more.",
-        )
+        raise _destroyed(store)
     if not records:
         raise refused or Damaged(
             f"the repository at {store.address} has lost its keys, or has the format.json of"
@@ -93,11 +102,42 @@ def _from_key_objects(store: ObjectStore, owner: Owner, master: KeyStore) -> Key
     return Keyring(0, created, created, tuple(records), ())
 
 
+class NewerKeys:
+    """Gives the records of the newest keyring whenever there is another than the one before."""
+
+    def __init__(self, store: ObjectStore, owner: Owner, master: KeyStore, generation: int) -> None:
+        """``generation`` is the one that is known."""
+        self._store = store
+        self._owner = owner
+        self._master = master
+        self._known = generation
+
+    def __call__(self) -> Sequence[KeyRecord] | None:
+        """
+        The records, or None where they are known.
+
+        Raises KeyUnusable where the keys were destroyed, RolledBack where an older keyring stands
+        in for the newest, and what `load_keyring` raises.
+        """
+        newest = newest_generation(self._store, self._owner)
+        if newest and newest == self._known:
+            return None
+        keyring = load_keyring(self._store, self._owner, self._master)
+        if keyring.generation < self._known:
+            raise RolledBack(
+                f"the keys at {self._store.address} were set back from generation {self._known} to"
+                f" {keyring.generation}"
+            )
+        self._known = keyring.generation
+        return keyring.records
+
+
 def mirror(primary: ObjectStore, other: ObjectStore, owner: Owner) -> None:
     """
     Make another region hold the same repository: the newest keyring, then what describes it.
 
-    Raises RepositoryExists where another repository is there.
+    Raises RepositoryExists where another repository is there, and Damaged where the region has
+    other keys of the same generation.
     """
     try:
         there = described_at(other)
@@ -110,11 +150,55 @@ def mirror(primary: ObjectStore, other: ObjectStore, owner: Owner) -> None:
         )
     newest = newest_keyring(primary, owner)
     if newest is not None:
-        with suppress(ObjectExists):
-            other.put(*newest)
+        _put_same(other, *newest, primary.address)
     if there is None:
         with suppress(ObjectExists):
             other.put(FORMAT, primary.get(FORMAT))
+
+
+def catch_up(
+    primary: ObjectStore, others: Sequence[ObjectStore], owner: Owner, master: KeyStore
+) -> None:
+    """
+    Give the primary region the newest keyring of any region: only the newest counts.
+
+    Another region is ahead where keys were changed while the primary was away, or where the primary
+    was set back. Raises KeyUnusable where the keys were destroyed in any region, and KeyRefused
+    where the master does not open the keyring: it is then brought nowhere.
+    """
+    for store in (primary, *others):
+        if any(True for _ in store.list(DESTROYED)):
+            raise _destroyed(store)
+    ahead = max(others, key=lambda store: newest_generation(store, owner), default=primary)
+    newest = newest_keyring(ahead, owner)
+    if newest is not None and newest_generation(ahead, owner) > newest_generation(primary, owner):
+        keyring = open_keyring(*newest, owner, master)
+        log.warning(
+            "%s has newer keys than %s, which gets generation %d",
+            ahead.address, primary.address, keyring.generation,
+        )  # fmt: skip
+        _put_same(primary, *newest, ahead.address)
+
+
+def _put_same(store: ObjectStore, name: str, body: bytes, origin: str) -> None:
+    try:
+        store.put(name, body)
+    except ObjectExists as error:
+        if store.get(name) != body:
+            raise Damaged(
+                f"{name} at {store.address} is not the one at {origin}: the tenant's keys were"
+                " changed in each region without the other",
+                "Find out which of the two holds ('kryonix keys ID show' with --region), move the"
+                " other object away, then run 'kryonix keys ID settle'.",
+            ) from error
+
+
+def _destroyed(store: ObjectStore) -> KeyUnusable:
+    return KeyUnusable(
+        f"the keys of the repository at {store.address} were destroyed",
+        f"{DESTROYED} there says when and by whom. What is sealed by them opens no more; where"
+        " another region still has them, run 'kryonix keys ID destroy' again.",
+    )
 
 
 def remove_older(store: ObjectStore, owner: Owner) -> None:

@@ -71,8 +71,6 @@ class LogBook:
     repository: RepositoryId
     source: SourceName
     reader: Callable[[], ChunkReader]
-    check_keys: Callable[[], None]
-    """Raises KeyUnusable where the key that seals may seal no more."""
 
     def chains(self) -> dict[ChainId, int]:
         """
@@ -117,9 +115,9 @@ class LogBook:
         Make a segment durable: with its body, or with the list of chunks that a `Spill` kept.
 
         Raises AlreadyRunning where a segment of that number is there: another process follows
-        this log.
+        this log, and KeyUnusable where the keys were destroyed.
         """
-        self.check_keys()
+        self.keys.refresh()  # a log is followed for longer than a key may seal
         name = log_name(self.source, header.chain, header.number)
         head = _head_to_bytes(header, _CHUNKS if chunks else _INLINE)
         plain = pack_plain(compressor("zstd:3"), chunks or body)

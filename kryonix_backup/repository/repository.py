@@ -14,7 +14,7 @@ from typing import Any
 
 from kryonix_backup.clock import Clock
 from kryonix_backup.crypto.keyring import Keyring, first_keyring, seal_keyring
-from kryonix_backup.crypto.keys import KeyState, Owner, TenantKeys
+from kryonix_backup.crypto.keys import Owner, TenantKeys
 from kryonix_backup.crypto.keystore import KeyStore
 from kryonix_backup.crypto.naming import ChunkNamer
 from kryonix_backup.crypto.seal import Kind
@@ -41,7 +41,12 @@ from kryonix_backup.model import (
 from kryonix_backup.repository.audit import AuditBook, open_book
 from kryonix_backup.repository.content import refs_of
 from kryonix_backup.repository.index import Index, Segment
-from kryonix_backup.repository.keyrings import described_at, generations, load_keyring
+from kryonix_backup.repository.keyrings import (
+    NewerKeys,
+    described_at,
+    load_keyring,
+    newest_generation,
+)
 from kryonix_backup.repository.layout import (
     FORMAT,
     INDEX,
@@ -84,10 +89,8 @@ class Repository:
         self.id = described.repository
         self.created = described.created
         self._owner = Owner(described.repository, tenant)
-        self._master = master
-        self.generation = keyring.generation
-        """Of the keyring that it was opened with."""
-        self._keys = TenantKeys(keyring.records)
+        newer = NewerKeys(store, self._owner, master, keyring.generation)
+        self._keys = TenantKeys(keyring.records, newer)
         self.namer = ChunkNamer(self._keys.id_key)
         self._index = Index()
         self._index_lock = threading.Lock()
@@ -131,30 +134,15 @@ class Repository:
         keyring = load_keyring(store, Owner(described.repository, tenant), master)
         return cls(store, tenant, described, keyring, master)
 
-    def check_keys(self) -> None:
-        """
-        Raise KeyUnusable where what was sealed since this was opened is not to be relied on.
-
-        That is where the key that seals was suspended, compromised or destroyed meanwhile; one that
-        made way for a later epoch may finish what it began.
-        """
-        newest = max(generations(self.store, self._owner), default=0)
-        if newest == self.generation:
-            return
-        sealing = self._keys.current.id
-        fresh = load_keyring(self.store, self._owner, self._master)
-        states = {record.id: record.state for record in fresh.records}
-        if states.get(sealing) not in (KeyState.ACTIVE, KeyState.DECRYPT_ONLY):
-            raise KeyUnusable(
-                f"key {sealing} was taken out of use while this ran",
-                "Run the same command again: a new key seals now.",
-            )
-        self.generation = fresh.generation
+    def generation(self) -> int:
+        """Of the keyring that counts now: others may have changed keys since this was opened."""
+        return newest_generation(self.store, self._owner)
 
     # ------------------------------------------------------------------ snapshots
 
     def snapshot_ids(self) -> list[SnapshotId]:
         """Every snapshot that counts, oldest first."""
+        self._keys.refresh()
         names = (info.name.removeprefix(SNAPSHOTS) for info in self.store.list(SNAPSHOTS))
         return sorted(SnapshotId(name) for name in names if is_run_id(name))
 
@@ -205,9 +193,9 @@ class Repository:
         """
         Make a snapshot count; everything that it names must be durable by now.
 
-        Raises KeyUnusable as `check_keys` does.
+        Raises KeyUnusable as `TenantKeys.check_sealed` does, of the key that sealed until now.
         """
-        self.check_keys()
+        self._keys.check_sealed([self._keys.current.id])
         self._keep(Kind.SNAPSHOT, snapshot_name(snapshot.id), snapshot.to_plain())
 
     # ------------------------------------------------------------------ restore journals
@@ -225,10 +213,12 @@ class Repository:
 
     def log(self, source: SourceName) -> LogBook:
         """The transaction log of one source."""
-        return LogBook(self.store, self._keys, self.id, source, self.reader, self.check_keys)
+        self._keys.refresh()
+        return LogBook(self.store, self._keys, self.id, source, self.reader)
 
     def audit(self) -> AuditBook:
         """The chain of records of what was done."""
+        self._keys.refresh()
         return open_book(self.store, self._owner, self._keys)
 
     # ------------------------------------------------------------------ chunks
@@ -278,6 +268,7 @@ class Repository:
 
     def resealer(self) -> Resealer:
         """A way to seal anew what a compromised key sealed."""
+        self._keys.refresh()
         there = self._stored_packs()
         vault = Vault(self.store, self._keys, self.id, self.namer, self.load_index(), frozenset())
         self._take_up(there, vault)
@@ -288,6 +279,7 @@ class Repository:
         return Segment.from_bytes(self._open(Kind.INDEX, name), name)
 
     def _shelf(self) -> Shelf:
+        self._keys.refresh()
         return Shelf(self.store, self._keys, self.id, self.namer, self.load_index())
 
     def tree(self, root: Root, reader: ChunkReader) -> TreeReader:
@@ -315,6 +307,7 @@ class Repository:
         Only chunks of packs that are there in full length, and that no maintenance is about to
         delete, are not stored again: a lost pack is healed by the next backup of the same data.
         """
+        self._keys.refresh()
         there = self._stored_packs()
         vault = Vault(self.store, self._keys, self.id, self.namer, self.load_index(), frozenset())
         self._take_up(there, vault)

@@ -21,7 +21,7 @@ from kryonix_backup.crypto.keys import TenantKeys
 from kryonix_backup.crypto.naming import ChunkNamer
 from kryonix_backup.crypto.seal import Kind, seal_object
 from kryonix_backup.errors import Damaged, ObjectExists
-from kryonix_backup.model import KIB, Blob, ChunkId, PackId, RepositoryId
+from kryonix_backup.model import KIB, Blob, ChunkId, KeyId, PackId, RepositoryId
 from kryonix_backup.repository.codec import Compressor, compressor
 from kryonix_backup.repository.index import Index, Segment
 from kryonix_backup.repository.layout import new_index_name, pack_name
@@ -74,7 +74,8 @@ class ChunkWriter:
     Keeps chunks of one run; leave its context to make everything durable.
 
     `lane` gives a thread its own way in. After a failure in any thread every further call
-    raises, and leaving the context raises what failed first.
+    raises, and leaving the context raises what failed first. It raises KeyUnusable, too, where a
+    key that sealed is not to be relied on any more.
     """
 
     def __init__(self, vault: Vault, *, verify: bool = True) -> None:
@@ -84,6 +85,7 @@ class ChunkWriter:
         self._claimed: set[ChunkId] = set()
         self._trusted = set(vault.trusted)
         self._unindexed: list[tuple[PackInfo, list[tuple[ChunkId, Place]]]] = []
+        self._sealed_by: set[KeyId] = set()
         self._counts = Counts()
         self._failure: BaseException | None = None
         uploads = vault.store.parallel
@@ -129,6 +131,8 @@ class ChunkWriter:
             return
         self.raise_failure()
         self._write_index(self._take_unindexed(at_least=1))
+        if self._sealed_by:
+            self._vault.keys.check_sealed(self._sealed_by)
 
     def fail(self, error: BaseException) -> None:
         """Make every further call raise, and the context raise this error; the first one counts."""
@@ -203,6 +207,7 @@ class ChunkWriter:
             log.info("pack %s was stored before", pack.info.id)
         with self._lock:
             self._unindexed.append((pack.info, pack.chunks))
+            self._sealed_by.add(pack.info.header.key_id)
             self._counts = self._counts._replace(
                 bytes_stored=self._counts.bytes_stored + pack.info.size
             )

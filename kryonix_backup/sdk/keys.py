@@ -7,9 +7,10 @@ All of it happens in every region of the tenant; see `maintenance.key_care` for 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +30,6 @@ from kryonix_backup.crypto.stores.registry import open_key_store
 from kryonix_backup.errors import (
     AlreadyRunning,
     KryonixError,
-    RepositoryError,
     UsageError,
 )
 from kryonix_backup.events import Listener, Progress, quiet
@@ -45,6 +45,8 @@ from kryonix_backup.storage.store import ObjectStore
 from kryonix_backup.tenancy.registry import Registry
 
 __all__ = ["KeyState"]
+
+log = logging.getLogger(__name__)
 
 _SYSTEM = SystemClock()
 _NEW = "KRYONIX_NEW_"
@@ -106,15 +108,21 @@ class Keys:
         url = self.settings.keys.second
         if not url:
             return None
-        second = open_key_store(RootKey.from_environment(self._env, self.tenant, url), self.tenant)
-        if isinstance(second, ManagedKeyStore) and not second.versions():
-            second.renew()
-        return second
+        return open_key_store(RootKey.from_environment(self._env, self.tenant, url), self.tenant)
 
     @cached_property
     def _care(self) -> KeyCare:
-        stores = [*self._stores.values()]
-        return KeyCare(self.tenant, stores, self._master, self._clock, second=self._second)
+        return self._care_by(self._master)
+
+    def _care_by(self, opener: KeyStore) -> KeyCare:
+        stores, second = [*self._stores.values()], self._second
+        return KeyCare(self.tenant, stores, opener, self._clock, second=second)
+
+    def _changing(self, action: str, about: str = "") -> AbstractContextManager[None]:
+        """A block that changes keys; a second master that has never been used is made first."""
+        if self._second is not None:
+            _made(self._second)
+        return self._trail.changing(action, about)
 
     # ------------------------------------------------------------------ looking
 
@@ -144,7 +152,7 @@ class Keys:
 
     def rotate_data(self) -> dict[str, Any]:
         """Start an epoch of data keys; what older ones sealed stays as it is, and opens."""
-        with self._named(), self._trail.changing("keys rotate-data"):
+        with self._named(), self._changing("keys rotate-data"):
             return self._plain(self._care.rotate_data())
 
     def rotate_master(self) -> dict[str, Any]:
@@ -159,10 +167,10 @@ class Keys:
                     f"a {self._master.kind} is renewed by its owner",
                     f"Set {_NEW}PASSPHRASE_FILE or {_NEW}KEY_FILE and run 'kryonix keys ID move'.",
                 )
-            with self._trail.changing("keys rotate-master"):
-                newest = self._master.renew()
+            with self._changing("keys rotate-master"):
+                self._master.renew()
                 keyring = self._care.rotate_master(self._master)
-                self._master.retire(newest)
+                _retire_others(self._master, keyring)
             return self._plain(keyring)
 
     def move(self, store_url: str | None = None) -> dict[str, Any]:
@@ -174,10 +182,12 @@ class Keys:
         """
         with self._named():
             new = self._new_master(store_url)
+            if self._second is not None:
+                _made(self._second)
             keyring = self._care.rotate_master(new)
-            self._remember(store_url)
             if isinstance(self._master, ManagedKeyStore) and not _same(self._master, new):
                 self._master.destroy()
+            self._remember(store_url)  # last: what runs again until then still knows the old one
             self._master = new
             # Not before: of a move that was cut short the old master opens nothing any more.
             self._trail.record("keys move", about=new.kind)
@@ -185,7 +195,7 @@ class Keys:
 
     def settle(self) -> dict[str, Any]:
         """Complete a change of keys that was cut short, in every region."""
-        with self._named(), self._trail.changing("keys settle"):
+        with self._named(), self._changing("keys settle"):
             return self._plain(self._care.settle())
 
     # ------------------------------------------------------------------ states
@@ -194,7 +204,7 @@ class Keys:
         """Change what may be done with a data key; raises KeyUnusable."""
         with self._named():
             found = self._care.key_id(key)
-            with self._trail.changing("keys state", f"{found} {state.value}"):
+            with self._changing("keys state", f"{found} {state.value}"):
                 return self._plain(self._care.set_state(found, state))
 
     def reseal_cost(self, key: str) -> list[ResealCost]:
@@ -216,7 +226,7 @@ class Keys:
         """
         with self._named():
             found = self._care.compromised(key)
-            with self._trail.changing("keys reseal", found):
+            with self._changing("keys reseal", found):
                 return self._plain(self._reseal(found, listener))
 
     def _reseal(self, found: KeyId, listener: Listener) -> Keyring:
@@ -255,7 +265,7 @@ class Keys:
         """
         with self._named():
             recipient, shares = split(threshold, count)
-            with self._trail.changing("keys escrow", f"{threshold} of {count} shares"):
+            with self._changing("keys escrow", f"{threshold} of {count} shares"):
                 paths = write_shares(into, self.tenant, shares, threshold)
                 self._care.set_escrow(recipient)
             return paths
@@ -264,36 +274,41 @@ class Keys:
         """Let whoever has the private half of this RSA key recover the keys; raises ConfigError."""
         with self._named():
             recipient = rsa_recipient(public_pem)
-            with self._trail.changing("keys escrow", "RSA"):
+            with self._changing("keys escrow", "RSA"):
                 return self._plain(self._care.set_escrow(recipient))
 
     def remove_escrow(self) -> dict[str, Any]:
         """Let no escrow recover the keys any more."""
-        with self._named(), self._trail.changing("keys escrow", "removed"):
+        with self._named(), self._changing("keys escrow", "removed"):
             return self._plain(self._care.set_escrow(None))
 
     def recover(
         self, shares: Sequence[Secret] = (), private_pem: Secret | None = None
     ) -> dict[str, Any]:
         """
-        Wrap the keys for this root instead of a master that is lost, by shares or a private key.
+        Wrap the keys for this root instead of a master that is lost.
 
-        Raises KeyRefused where they do not open the tenant's keys.
+        What opens them once more are the shares or the private key of an escrow, or, with neither,
+        the tenant's second master. Raises KeyRefused where they do not, UsageError without any.
         """
         with self._named():
-            password = self._env.get("KRYONIX_ESCROW_PASSWORD")
-            escrow: KeyStore = (
-                SharesKeyStore(shares)
-                if private_pem is None
-                else RsaKeyStore(private_pem, Secret(password) if password else None)
-            )
-            stores = [*self._stores.values()]
-            lost = KeyCare(self.tenant, stores, escrow, self._clock, second=self._second)
-            if isinstance(self._master, ManagedKeyStore) and not self._master.versions():
-                self._master.renew()
-            keyring = lost.rotate_master(self._master)
-            self._trail.record("keys recover", about=escrow.kind)
+            opener = self._opener(shares, private_pem)
+            if self._second is not None and self._second is not opener:
+                _made(self._second)
+            keyring = self._care_by(opener).rotate_master(_made(self._master))
+            self._remember(self.settings.keys.store)
+            self._trail.record("keys recover", about=opener.kind)
             return self._plain(keyring)
+
+    def _opener(self, shares: Sequence[Secret], private_pem: Secret | None) -> KeyStore:
+        if private_pem is not None:
+            password = self._env.get("KRYONIX_ESCROW_PASSWORD")
+            return RsaKeyStore(private_pem, Secret(password) if password else None)
+        if shares:
+            return SharesKeyStore(shares)
+        if self._second is None:
+            raise UsageError("this tenant has no second master: give shares, or a private key")
+        return self._second
 
     # ------------------------------------------------------------------ the end
 
@@ -303,8 +318,12 @@ class Keys:
             masters = {self._master.kind: self._master}
             if self._second is not None:
                 masters["second"] = self._second
-            with suppress(RepositoryError):  # a part of the keys is gone already
+            try:
                 self._trail.record("keys destroy", BEGUN)
+            except (
+                KryonixError
+            ) as error:  # a part is gone already, or the region: no reason to stop
+                log.warning("the destruction is not in the audit chain: %s", error.message)
             by = origin_of(self._env).actor
             record = destroy_keys(self.tenant, self._stores, masters, by, self._clock)
             folder = home_directory(self._env) / "destroyed"
@@ -329,10 +348,7 @@ class Keys:
                     f"Set {_NEW}PASSPHRASE_FILE or {_NEW}KEY_FILE, or say --to pkcs11:… or kms:….",
                 )
             root = RootKey.from_environment(given, self.tenant)
-        new = open_key_store(root, self.tenant)
-        if isinstance(new, ManagedKeyStore) and not new.versions():
-            new.renew()
-        return new
+        return _made(open_key_store(root, self.tenant))
 
     def _remember(self, store_url: str | None) -> None:
         """Write into the registry where the master is now, if the tenant is registered here."""
@@ -354,6 +370,21 @@ class Keys:
         except KryonixError as error:
             error.tenant = error.tenant or self.tenant
             raise
+
+
+def _made(master: KeyStore) -> KeyStore:
+    """The master, which an HSM or KMS makes if it has none yet."""
+    if isinstance(master, ManagedKeyStore) and not master.versions():
+        master.renew()
+    return master
+
+
+def _retire_others(master: ManagedKeyStore, keyring: Keyring) -> None:
+    """Destroy the versions before the one that the keyring is wrapped by, whoever made that."""
+    names = master.versions()
+    wrapping = [row["key"] for row in keyring.recipients if row.get("key") in names]
+    if wrapping:
+        master.retire(wrapping[0])
 
 
 def _same(one: KeyStore, other: KeyStore) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from kryonix_backup.clock import Clock, SystemClock
@@ -145,16 +146,54 @@ def tenant_keys(
     """
     The keys of a registered tenant, or of any whose ``regions`` are given, the primary first.
 
-    Raises InvalidName, TenantUnknown and SecretMissing.
+    Raises InvalidName, TenantUnknown, UsageError and SecretMissing.
     """
     env = os.environ if env is None else env
-    checked = tenant_id(tenant)
-    if regions:
-        settings = TenantSettings(checked, default_tier(env), tuple(regions), ())
-    else:
-        settings = Registry.at(env).load(checked)
-    root = RootKey.from_environment(env, checked, settings.keys.store)
+    settings = _settings_of(tenant, regions, env)
+    root = RootKey.from_environment(env, settings.id, settings.keys.store)
     return Keys(settings, root, env=env, clock=clock)
+
+
+def lost_keys(
+    tenant: str,
+    store_url: str | None,
+    *,
+    regions: Sequence[RegionSettings] = (),
+    env: Mapping[str, str] | None = None,
+    clock: Clock = _SYSTEM,
+) -> Keys:
+    """
+    The keys of a tenant whose master is lost, to be recovered for a new one.
+
+    That is the HSM or KMS at ``store_url``, or what the environment names; nothing is asked of the
+    old one. Raises as `tenant_keys` does.
+    """
+    env = os.environ if env is None else env
+    settings = _settings_of(tenant, regions, env)
+    settings = replace(settings, keys=replace(settings.keys, store=store_url))
+    root = RootKey.from_environment(env, settings.id, store_url)
+    return Keys(settings, root, env=env, clock=clock)
+
+
+def _settings_of(
+    tenant: str, regions: Sequence[RegionSettings], env: Mapping[str, str]
+) -> TenantSettings:
+    """Those of a registered tenant, or of one of whom only the regions are known."""
+    checked, registry = tenant_id(tenant), Registry.at(env)
+    if not regions:
+        return registry.load(checked)
+    _check_named_once(regions)
+    if checked in registry.ids():  # its residency and its second master hold here too
+        known = taken_over(registry.load(checked), regions)
+        names = [region.name for region in regions]
+        return replace(known, regions=tuple(known.region(name) for name in names))
+    return TenantSettings(checked, default_tier(env), tuple(regions), ())
+
+
+def _check_named_once(regions: Sequence[RegionSettings]) -> None:
+    names = [region.name for region in regions]
+    if len(set(names)) < len(names):
+        raise UsageError(f"a region is named twice: {', '.join(names)}")
 
 
 def connect(
@@ -174,9 +213,8 @@ def connect(
     env = os.environ if env is None else env
     checked = tenant_id(tenant)
     if regions:
+        _check_named_once(regions)
         names = [region.name for region in regions]
-        if len(set(names)) < len(names):
-            raise UsageError(f"a region is named twice: {', '.join(names)}")
         root = RootKey.from_environment(env, checked)
         if checked in (registry := Registry.at(env)).ids():  # its residency holds here too
             known = taken_over(registry.load(checked), regions)

@@ -156,13 +156,13 @@ class Trail:
 
     def seen(self, repository: Repository) -> Head | None:
         """The newest record that this machine has seen there; raises RolledBack."""
-        return self.anchor.seen(repository.store.address, repository.id, repository.generation)
+        return self.anchor.seen(repository.store.address, repository.id, repository.generation())
 
     def remember(self, repository: Repository, head: Head) -> None:
         """Keep a record as seen; only warns where this machine keeps nothing."""
         try:
             address = repository.store.address
-            self.anchor.advance(address, repository.id, head, repository.generation)
+            self.anchor.advance(address, repository.id, head, repository.generation())
         except OSError as error:
             log.warning(
                 "what was seen of the audit chain of %s is not kept on this machine, so that a"

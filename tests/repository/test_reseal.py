@@ -134,17 +134,32 @@ def test_a_damaged_object_is_told_and_left() -> None:
 
 
 @pytest.mark.parametrize("state", [KeyState.SUSPENDED, KeyState.COMPROMISED])
-def test_a_backup_that_began_under_the_key_does_not_count(state: KeyState) -> None:
+def test_a_backup_that_sealed_with_the_key_does_not_count(state: KeyState) -> None:
     store = RecordingStore()
     began = new_repository(store)
-    care = KeyCare(ACME, [store], key_file(), FixedClock())
-    care.set_state("1", state)
 
-    with pytest.raises(KeyUnusable, match="taken out of use") as caught:
-        back_up(began, MemorySource(_things(1)))
+    def run() -> None:
+        with began.writer() as writer:
+            writer.lane("store").keep([b"sealed by the first key"])
+            KeyCare(ACME, [store], key_file(), FixedClock()).set_state("1", state)
+
+    with pytest.raises(KeyUnusable, match=f"is {state.value} since this began") as caught:
+        run()
 
     assert "again" in caught.value.hint
-    assert store.names("snapshots/") == []
+
+
+def test_a_client_that_was_open_before_seals_with_the_key_of_now() -> None:
+    store = RecordingStore()
+    opened = new_repository(store)
+    care = KeyCare(ACME, [store], key_file(), FixedClock())
+    first = care.key_id("1")
+    care.set_state("1", KeyState.COMPROMISED)
+
+    back_up(opened, MemorySource(_things(1)))
+
+    assert verify(reopened(store), Level.DATA, quiet, FixedClock()).status == "ok"
+    assert reopened(store).resealer().sealed_by(first) == []
 
 
 def test_a_backup_that_began_before_a_new_epoch_counts() -> None:

@@ -160,7 +160,7 @@ class KmsStore:
                 f"there is no key {keep!r} among the versions of {self.address}",
                 "Name one of the versions; nothing was destroyed.",
             )
-        return self._destroy([name for name in names if name != keep])
+        return self._destroy(names[: names.index(keep)])
 
     def destroy(self) -> list[str]:
         return self._destroy(self.versions())

@@ -151,8 +151,8 @@ class Pkcs11Store:
                 )
             return names
 
-        gone = [name for name in self._token.run(work) if name != keep]
-        return self._destroy(gone)
+        names = self._token.run(work)
+        return self._destroy(names[: names.index(keep)])
 
     def destroy(self) -> list[str]:
         return self._destroy(self.versions())

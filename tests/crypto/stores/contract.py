@@ -239,6 +239,16 @@ class ManagedKeyStoreContract(KeyStoreContract):
         with pytest.raises(KeyRefused):
             bare.unwrap(recipient, CONTEXT)
 
+    def test_a_version_that_another_process_made_meanwhile_stays(
+        self, bare: ManagedKeyStore
+    ) -> None:
+        old, mine, theirs = bare.renew(), bare.renew(), bare.renew()
+        kept = bare.wrap(Secret(KEY), CONTEXT)
+
+        assert bare.retire(mine) == [old]
+        assert bare.versions() == [mine, theirs]
+        assert bare.unwrap(kept, CONTEXT).reveal() == KEY
+
     def test_keeping_what_is_not_there_destroys_nothing(self, store: ManagedKeyStore) -> None:
         before = store.versions()
 
