@@ -17,7 +17,7 @@ from rich.table import Table
 
 from kryonix_backup.testing.s3_servers import S3Server, start_seaweedfs
 from tests.integration.killing import Killing
-from tests.integration.moments import moments
+from tests.integration.moments import Life, moments
 from tests.integration.stopping import Stopping
 from tests.integration.stores import Place
 from tests.integration.sweep import Sweep
@@ -37,6 +37,7 @@ from tests.services.s3_proxy import (
 Rows = dict[str, dict[str, int]]
 
 _MOST_COLUMNS = 3
+_MOMENTS, _KILLS = 25, 25  # of one life
 SILENCE = "silence"
 FAULTS: dict[str, Fault] = {
     "cut while the request is sent": CutRequest(0),
@@ -102,14 +103,31 @@ def network(work: Path, rounds: int, seed: int) -> Rows:
 
 def lived_through(work: Path, rounds: int, seed: int) -> Rows:
     """Random moments of a mixed load, by each version of PostgreSQL."""
-    found: Rows = {}
-    for version in VERSIONS:
-        folder = work / str(version)
+    return _lives(work, rounds, Life(seed, seconds=25.0, many=1_000_000, large=2))
+
+
+def killed(work: Path, rounds: int, seed: int) -> Rows:
+    """The follower killed so often in each life, and half as many moments, most around a kill."""
+    kills = min(rounds, _KILLS)
+    life = Life(seed, seconds=0.0, many=1_000_000, large=2, kills=kills)
+    return _lives(work, rounds // 2, life, kills // 2)
+
+
+def _lives(work: Path, targets: int, life: Life, most: int = _MOMENTS) -> Rows:
+    """So many moments in lives of at most so many, by turns of each version of PostgreSQL."""
+    found: dict[str, Counter[str]] = {}
+    for number, start in enumerate(range(0, targets, most)):
+        version = VERSIONS[number % len(VERSIONS)]
+        folder = work / str(number)
         folder.mkdir()
-        _progress(f"PostgreSQL {version}: {rounds // len(VERSIONS)} moments")
-        looked = moments(folder, version, seed, 20.0, rounds // len(VERSIONS))
-        found[f"PostgreSQL {version}"] = looked._asdict()
-    return found
+        this = life._replace(seed=life.seed + number)
+        count = min(most, targets - start)
+        _progress(f"PostgreSQL {version}, seed {this.seed}: {count} moments")
+        looked = moments(folder, version, this, count, _progress)
+        _progress(f"PostgreSQL {version}, seed {this.seed}: {looked}")
+        found.setdefault(f"PostgreSQL {version}", Counter()).update(looked)
+        shutil.rmtree(folder)
+    return {name: dict(each) for name, each in found.items()}
 
 
 def neighbours(work: Path, rounds: int, seed: int) -> Rows:
@@ -128,7 +146,7 @@ def neighbours(work: Path, rounds: int, seed: int) -> Rows:
 
 CAMPAIGNS = {
     "kill": kill, "restore": restore, "network": network, "moments": lived_through,
-    "tenants": neighbours,
+    "follower": killed, "tenants": neighbours,
 }  # fmt: skip
 
 
