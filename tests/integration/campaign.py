@@ -37,7 +37,7 @@ from tests.services.s3_proxy import (
 Rows = dict[str, dict[str, int]]
 
 _MOST_COLUMNS = 3
-_MOMENTS, _KILLS = 25, 25  # of one life
+_ONE_LIFE = 25  # moments, or kills
 SILENCE = "silence"
 FAULTS: dict[str, Fault] = {
     "cut while the request is sent": CutRequest(0),
@@ -103,25 +103,29 @@ def network(work: Path, rounds: int, seed: int) -> Rows:
 
 def lived_through(work: Path, rounds: int, seed: int) -> Rows:
     """Random moments of a mixed load, by each version of PostgreSQL."""
-    return _lives(work, rounds, Life(seed, seconds=25.0, many=1_000_000, large=2))
+    life = Life(seed, seconds=25.0, many=1_000_000, large=2)
+    return _lives(work, [(life, count) for count in _parts(rounds)])
 
 
 def killed(work: Path, rounds: int, seed: int) -> Rows:
-    """The follower killed so often in each life, and half as many moments, most around a kill."""
-    kills = min(rounds, _KILLS)
-    life = Life(seed, seconds=0.0, many=1_000_000, large=2, kills=kills)
-    return _lives(work, rounds // 2, life, kills // 2)
+    """The follower killed so often, and half as many moments, of which many are around a kill."""
+    life = Life(seed, seconds=0.0, many=1_000_000, large=2)
+    lives = [(life._replace(kills=kills), -(-kills // 2)) for kills in _parts(rounds)]
+    return _lives(work, lives)
 
 
-def _lives(work: Path, targets: int, life: Life, most: int = _MOMENTS) -> Rows:
-    """So many moments in lives of at most so many, by turns of each version of PostgreSQL."""
+def _parts(rounds: int) -> list[int]:
+    return [min(_ONE_LIFE, rounds - start) for start in range(0, rounds, _ONE_LIFE)]
+
+
+def _lives(work: Path, lives: list[tuple[Life, int]]) -> Rows:
+    """So many moments of each life, by turns of each version of PostgreSQL."""
     found: dict[str, Counter[str]] = {}
-    for number, start in enumerate(range(0, targets, most)):
+    for number, (life, count) in enumerate(lives):
         version = VERSIONS[number % len(VERSIONS)]
         folder = work / str(number)
         folder.mkdir()
         this = life._replace(seed=life.seed + number)
-        count = min(most, targets - start)
         _progress(f"PostgreSQL {version}, seed {this.seed}: {count} moments")
         looked = moments(folder, version, this, count, _progress)
         _progress(f"PostgreSQL {version}, seed {this.seed}: {looked}")

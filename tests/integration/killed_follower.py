@@ -25,7 +25,7 @@ main()
 # As it is, and often enough that a kill falls into every step of keeping a segment.
 _PACES_S = (60.0, 1.0, 0.2)
 _MOST_S = 4.0
-_STARTS_S = 0.8  # about what Python and the first request take
+_PATIENCE_S = 15.0  # with a transaction of very many rows no segment is stored for a while
 _BETWEEN_STEPS_S = 0.03
 _AT_STORING = 0.5  # the share of kills that wait for segments to be stored
 
@@ -72,7 +72,7 @@ class KilledFollower:
     def _await_segments(self, process: subprocess.Popen[bytes]) -> None:
         """Until some are stored, and a little longer."""
         awaited = self._segments() + self.chance.randint(1, 3)
-        deadline = time.monotonic() + _STARTS_S + _MOST_S
+        deadline = time.monotonic() + _PATIENCE_S
         while process.poll() is None and time.monotonic() < deadline:
             if self._segments() >= awaited:
                 self.waited += 1
