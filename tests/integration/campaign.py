@@ -17,7 +17,7 @@ from rich.table import Table
 
 from kryonix_backup.testing.s3_servers import S3Server, start_seaweedfs
 from tests.integration.killing import Killing
-from tests.integration.moments import Life, moments
+from tests.integration.moments import PEAK, Life, moments
 from tests.integration.stopping import Stopping
 from tests.integration.stores import Place
 from tests.integration.sweep import Sweep
@@ -129,7 +129,9 @@ def _lives(work: Path, lives: list[tuple[Life, int]]) -> Rows:
         _progress(f"PostgreSQL {version}, seed {this.seed}: {count} moments")
         looked = moments(folder, version, this, count, _progress)
         _progress(f"PostgreSQL {version}, seed {this.seed}: {looked}")
-        found.setdefault(f"PostgreSQL {version}", Counter()).update(looked)
+        sums = found.setdefault(f"PostgreSQL {version}", Counter())
+        peak = max(sums[PEAK], looked.get(PEAK, 0))
+        sums.update({**looked, PEAK: peak - sums[PEAK]})
         shutil.rmtree(folder)
     return {name: dict(each) for name, each in found.items()}
 

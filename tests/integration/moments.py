@@ -32,7 +32,7 @@ from tests.integration.mixed_load import Load
 from tests.sources.postgres import rich
 from tests.sources.postgres.engine import KEY, restored, tenant_of
 from tests.sources.postgres.log import frames
-from tests.sources.postgres.test_replay import without_ours
+from tests.sources.postgres.story import without_ours
 
 DATABASE = "lived"
 _DB = SourceName("db")
@@ -48,6 +48,8 @@ ANY, COMMIT, SHARED, BEFORE, BACKUP, KILL = (
     "at any time", "of a commit", "of several commits at once", "just before a commit",
     "just after a backup", "around a kill",
 )  # fmt: skip
+
+PEAK = "MiB the follower took at most"
 
 Digest = dict[str, tuple[int, str]]
 
@@ -325,7 +327,7 @@ def moments(
         if lived.follower is not None:
             lived.found["kills"] = len(lived.follower.kills)
             lived.found["kills just after a segment was stored"] = lived.follower.waited
-            lived.found["MiB the follower took at most"] = lived.follower.peak_bytes >> 20
+            lived.found[PEAK] = lived.follower.peak_bytes >> 20
         return dict(lived.found)
     finally:
         lived.server.remove()
