@@ -160,7 +160,7 @@ def main() -> int:
     parser.add_argument("--version", type=int, default=max(versions()))
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="kryonix-bench-"))
-    settings = {"max_slot_wal_keep_size": "16GB", "max_wal_size": "256MB"}
+    settings = {"max_slot_wal_keep_size": "16GB"}
     try:
         with start_postgres(options.version, settings) as server:
             bench = Bench(server, work, options)

@@ -24,6 +24,7 @@ main()
 """
 # As it is, and often enough that a kill falls into every step of keeping a segment.
 _PACES_S = (60.0, 1.0, 0.2)
+_QUICK_S = 1.0
 _MOST_S = 4.0
 _PATIENCE_S = 15.0  # with a transaction of very many rows no segment is stored for a while
 _BETWEEN_STEPS_S = 0.03
@@ -45,15 +46,17 @@ class KilledFollower:
 
     def kill_one(self) -> None:
         """Start it, and kill it at a moment that nobody chose."""
+        at_storing = self.chance.random() < _AT_STORING
+        pace = self.chance.choice([each for each in _PACES_S if not at_storing or each <= _QUICK_S])
         with (self.command.home / "follower.log").open("ab") as said:
             process = subprocess.Popen(
-                [sys.executable, "-c", _FOLLOW, str(self.chance.choice(_PACES_S)), "backup",
-                 self.tenant, "--kind", "log", "--follow"],
+                [sys.executable, "-c", _FOLLOW, str(pace), "backup", self.tenant, "--kind", "log",
+                 "--follow"],
                 stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
                 env=self.command.environment(),
             )  # fmt: skip
         try:
-            if self.chance.random() < _AT_STORING:
+            if at_storing:
                 self._await_segments(process)
             else:
                 time.sleep(self.chance.uniform(0.0, _MOST_S))

@@ -14,18 +14,12 @@ pytestmark = pytest.mark.service
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_random_moments_of_a_mixed_load(version: int, tmp_path: Path) -> None:
-    life = Life(seed=version, seconds=3.0, many=5000, large=1)
+    """Of one version while the log is fetched, of the other while its follower is killed."""
+    kills = 2 if version == max(VERSIONS) else 0
+    life = Life(seed=version, seconds=2.0, many=5000, large=1, kills=kills)
 
     found = moments(tmp_path, version, life, targets=2)
 
     assert found["moments"] == 2
     assert found["transactions"] > 10
-
-
-def test_moments_around_kills_of_the_follower(tmp_path: Path) -> None:
-    life = Life(seed=1, seconds=3.0, many=5000, large=1, kills=2)
-
-    found = moments(tmp_path, max(VERSIONS), life, targets=2)
-
-    assert found["kills"] == 2
-    assert found["moments around a kill"] == 1
+    assert found.get("kills", 0) == kills
