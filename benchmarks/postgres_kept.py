@@ -61,6 +61,12 @@ class Bench:
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
+    def may_keep(self, most: str) -> None:
+        """The server gives our slot up once that is exceeded."""
+        with self.server.connect() as connection:
+            connection.execute(f"alter system set max_slot_wal_keep_size = '{most}'".encode())
+            connection.execute("select pg_reload_conf()")
+
     def load(self, seconds: int) -> subprocess.Popen[bytes]:
         """pgbench, running."""
         words = [
@@ -98,6 +104,7 @@ class Bench:
 
 def with_room(bench: Bench) -> dict[str, Any]:
     """Nobody follows for so long, then the log is fetched."""
+    bench.may_keep("16GB")
     seconds, before = bench.options.seconds, bench.commits()
     process, kept = bench.load(seconds), {}
     for past in range(0, seconds, max(seconds // 10, 1)):
@@ -124,9 +131,9 @@ def with_room(bench: Bench) -> dict[str, Any]:
 
 def without_room(bench: Bench) -> dict[str, Any]:
     """The server may keep little: it gives our slot up, and we tell the gap."""
-    with bench.server.connect() as connection:
-        connection.execute(f"alter system set max_slot_wal_keep_size = '{bench.options.most}MB'")
-        connection.execute("alter system set checkpoint_timeout = '30s'")  # which gives it up
+    bench.may_keep(f"{bench.options.most}MB")
+    with bench.server.connect() as connection:  # a checkpoint is what gives it up
+        connection.execute("alter system set checkpoint_timeout = '30s'")
         connection.execute("select pg_reload_conf()")
     process = bench.load(3600)
     most, told = 0.0, ""
@@ -149,7 +156,7 @@ def without_room(bench: Bench) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Run it and print the figures as JSON."""
+    """Run it and print the figures as JSON, a line for each part."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -160,14 +167,13 @@ def main() -> int:
     parser.add_argument("--version", type=int, default=max(versions()))
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="kryonix-bench-"))
-    settings = {"max_slot_wal_keep_size": "16GB"}
     try:
-        with start_postgres(options.version, settings) as server:
+        with start_postgres(options.version) as server:
             bench = Bench(server, work, options)
-            found = {"with_room": with_room(bench), "without_room": without_room(bench)}
+            for part in (with_room, without_room):
+                print(json.dumps({part.__name__: part(bench)}), flush=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print(json.dumps(found))
     return 0
 
 

@@ -42,7 +42,7 @@ _OBJECTS_AFTER = (
     0.5  # of the time, there are no large objects: with them every backup is a full one
 )
 _NEAR_A_KILL_S = 1.5
-_PROCESSES = 300.0  # seconds that a server may take to archive
+_PROCESSES = 600.0  # seconds that a server may take to archive or to recover
 _LEAST = timedelta(microseconds=1)
 ANY, COMMIT, SHARED, BEFORE, BACKUP, KILL = (
     "at any time", "of a commit", "of several commits at once", "just before a commit",
@@ -301,7 +301,7 @@ class Moments:
                 "restore_command": f"cp {self._archive}/%f %p", "hot_standby": "off",
                 "recovery_target_time": moment.isoformat(), "recovery_target_action": "promote",
             })  # fmt: skip
-            recovered.start()
+            recovered.start(_PROCESSES)
             yield recovered
         finally:
             recovered.remove()
