@@ -118,17 +118,13 @@ def stopped_from(header: LogHeader, at: int) -> datetime | None:
     return datetime.fromisoformat(header.meta["broken_at"])
 
 
-def shown_twice(heads: Heads, chain: ChainId, count: int) -> list[tuple[datetime, datetime]]:
-    """The first and the last of all times that the source's clock has shown twice, in order."""
-    told: Sequence[Sequence[str]] = ()
-    for number in reversed(range(count)):  # those before know less of the clock
-        try:
-            told = heads.header(chain, number).meta.get("twice", ())
-        except UNREADABLE:
-            if not number:
-                raise
-        else:
-            break
+def shown_twice(newest: LogHeader) -> list[tuple[datetime, datetime]]:
+    """
+    The first and the last of all times that the source's clock has shown twice, in order.
+
+    ``newest`` is the newest segment of a chain whose head opens: those before know less of it.
+    """
+    told: Sequence[Sequence[str]] = newest.meta.get("twice", ())
     return [(datetime.fromisoformat(first), datetime.fromisoformat(last)) for first, last in told]
 
 

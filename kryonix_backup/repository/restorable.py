@@ -174,7 +174,8 @@ def restorable(
     ranges = _merged(stretch.range for stretch in stretches if stretch.range is not None)
     gaps = list(_gaps(log, stretches, ranges))
     for chain in {each.chain: None for each in ranges}:
-        for first, last in shown_twice(log, chain, len(log.heads[chain])):
+        newest = next(head for head in reversed(log.heads[chain]) if isinstance(head, LogHeader))
+        for first, last in shown_twice(newest):
             ranges, twice = _cut(ranges, chain, first, last)
             gaps += twice
     gaps.sort(key=lambda gap: gap.start or _NEVER)

@@ -8,9 +8,15 @@ from datetime import datetime
 from typing import Any, Self
 
 from kryonix_backup.errors import TimeUnreachable
-from kryonix_backup.model import ChainId
+from kryonix_backup.model import ChainId, LogHeader
 from kryonix_backup.repository.log import LogBook, headers_of
-from kryonix_backup.repository.log_reach import find_start, in_order, shown_twice, stopped_from
+from kryonix_backup.repository.log_reach import (
+    UNREADABLE,
+    find_start,
+    in_order,
+    shown_twice,
+    stopped_from,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,7 @@ def find_range(book: LogBook, position: Mapping[str, Any], until: datetime) -> L
 
 
 def _refuse_twice(book: LogBook, chain: ChainId, count: int, until: datetime) -> None:
-    for first, newest in shown_twice(book, chain, count):
+    for first, newest in shown_twice(_newest_readable(book, chain, count)):
         if first <= until <= newest:
             raise TimeUnreachable(
                 f"{until.isoformat()} was there twice: the clock of {book.source}'s server was set"
@@ -90,3 +96,12 @@ def _refuse_twice(book: LogBook, chain: ChainId, count: int, until: datetime) ->
                 f"Choose a time before {first.isoformat()} or after {newest.isoformat()}, or a"
                 " snapshot with --snapshot.",
             )
+
+
+def _newest_readable(book: LogBook, chain: ChainId, count: int) -> LogHeader:
+    for number in reversed(range(1, count)):
+        try:
+            return book.header(chain, number)
+        except UNREADABLE:
+            continue
+    return book.header(chain, 0)
