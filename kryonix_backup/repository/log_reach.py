@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
@@ -116,6 +116,16 @@ def stopped_from(header: LogHeader, at: int) -> datetime | None:
     if first < at:
         return _EVERY_MOMENT
     return datetime.fromisoformat(header.meta["broken_at"])
+
+
+def shown_twice(newest: LogHeader) -> list[tuple[datetime, datetime]]:
+    """
+    The first and the last of all times that the source's clock has shown twice, in order.
+
+    ``newest`` is the newest segment of a chain whose head opens: those before know less of it.
+    """
+    told: Sequence[Sequence[str]] = newest.meta.get("twice", ())
+    return [(datetime.fromisoformat(first), datetime.fromisoformat(last)) for first, last in told]
 
 
 def in_order(headers: Iterable[LogHeader]) -> Iterator[LogHeader]:

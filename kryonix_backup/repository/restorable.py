@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,11 +12,12 @@ from kryonix_backup.errors import KryonixError
 from kryonix_backup.model import ChainId, LogHeader, SnapshotId, SourceName
 from kryonix_backup.repository.layout import log_name
 from kryonix_backup.repository.log import fetched_ahead, list_segments, unbroken
-from kryonix_backup.repository.log_reach import UNREADABLE, reach
+from kryonix_backup.repository.log_reach import UNREADABLE, reach, shown_twice
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.snapshot import Snapshot
 
 _LEAST = timedelta(microseconds=1)
+_NEVER = datetime.min.replace(tzinfo=UTC)  # before all others stands what is open
 _FETCHERS = 16  # of heads, which are small: a store that is far away answers as many at once
 
 Head = LogHeader | KryonixError
@@ -171,7 +172,14 @@ def restorable(
     """
     stretches = list(_stretches(log, bases, unsound))
     ranges = _merged(stretch.range for stretch in stretches if stretch.range is not None)
-    return Restorable(log.source, tuple(ranges), tuple(_gaps(log, stretches, ranges)))
+    gaps = list(_gaps(log, stretches, ranges))
+    for chain in {each.chain: None for each in ranges}:
+        newest = next(head for head in reversed(log.heads[chain]) if isinstance(head, LogHeader))
+        for first, last in shown_twice(newest):
+            ranges, twice = _cut(ranges, chain, first, last)
+            gaps += twice
+    gaps.sort(key=lambda gap: gap.start or _NEVER)
+    return Restorable(log.source, tuple(ranges), tuple(gaps))
 
 
 class _Stretch(NamedTuple):
@@ -241,6 +249,22 @@ def _merged(ranges: Iterable[Range]) -> list[Range]:
         else:
             merged.append(each)
     return merged
+
+
+def _cut(
+    ranges: Iterable[Range], chain: ChainId, first: datetime, last: datetime
+) -> tuple[list[Range], list[Gap]]:
+    """The ranges without times of a chain that nobody can tell apart, and the gaps they leave."""
+    left, gaps = [], []
+    for each in ranges:
+        if each.chain != chain or last < each.start or each.end < first:
+            left.append(each)
+            continue
+        start, end = max(first, each.start) - _LEAST, last + _LEAST
+        gaps.append(Gap(start, end, "the clock of its server was set back: these times came twice"))
+        parts = (each._replace(end=start), each._replace(start=end))
+        left += [part for part in parts if part.start <= part.end]
+    return left, gaps
 
 
 def _gaps(log: ReadLog, stretches: Sequence[_Stretch], ranges: Sequence[Range]) -> Iterator[Gap]:

@@ -10,7 +10,13 @@ from typing import Any, Self
 from kryonix_backup.errors import TimeUnreachable
 from kryonix_backup.model import ChainId, LogHeader
 from kryonix_backup.repository.log import LogBook, headers_of
-from kryonix_backup.repository.log_reach import UNREADABLE, find_start, in_order, stopped_from
+from kryonix_backup.repository.log_reach import (
+    UNREADABLE,
+    find_start,
+    in_order,
+    shown_twice,
+    stopped_from,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +88,17 @@ def find_range(book: LogBook, position: Mapping[str, Any], until: datetime) -> L
 
 
 def _refuse_twice(book: LogBook, chain: ChainId, count: int, until: datetime) -> None:
-    for first, newest in _newest_readable(book, chain, count).meta.get("twice", ()):
-        if datetime.fromisoformat(first) <= until <= datetime.fromisoformat(newest):
+    for first, newest in shown_twice(_newest_readable(book, chain, count)):
+        if first <= until <= newest:
             raise TimeUnreachable(
                 f"{until.isoformat()} was there twice: the clock of {book.source}'s server was set"
-                f" back, from {newest} to {first}",
-                f"Choose a time before {first} or after {newest}, or a snapshot with --snapshot.",
+                f" back, from {newest.isoformat()} to {first.isoformat()}",
+                f"Choose a time before {first.isoformat()} or after {newest.isoformat()}, or a"
+                " snapshot with --snapshot.",
             )
 
 
 def _newest_readable(book: LogBook, chain: ChainId, count: int) -> LogHeader:
-    """The head of the newest segment that opens: those before know less of the clock."""
     for number in reversed(range(1, count)):
         try:
             return book.header(chain, number)

@@ -346,8 +346,11 @@ class _Run:
         elif step.log is None:
             return None
         after = earlier.start if earlier else source.position["at"]
-        until = step.log.until if step.log else datetime.fromisoformat(source.position["time"])
-        return Log(after, until, ((header, self.measured(body)) for header, body in segments))
+        since = datetime.fromisoformat(source.position["time"])
+        until = step.log.until if step.log else since
+        return Log(
+            after, since, until, ((header, self.measured(body)) for header, body in segments)
+        )
 
     def _segments(
         self, source: SourceName, part: LogRange

@@ -191,10 +191,12 @@ class Log(NamedTuple):
 
     It begins with the segment that holds what came after ``after``, which is the place in the log
     of the rows that it is replayed on, and ends with the first that is restorable at ``until``.
-    What an incremental backup has folded comes first, as one more segment.
+    What an incremental backup has folded comes first, as one more segment. What is in no log is as
+    of ``since``, when the backup was taken.
     """
 
     after: int
+    since: datetime
     until: datetime
     segments: Iterable[tuple[LogHeader, Iterable[Blob]]]
 

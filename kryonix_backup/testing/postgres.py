@@ -119,8 +119,8 @@ class PostgresServer:
             raise RuntimeError(f"{words}: {done.stderr.decode()}")
         return done.stdout.decode()
 
-    def start(self) -> None:
-        """Start the server and wait until it answers; raises RuntimeError with its log."""
+    def start(self, seconds: float = START_SECONDS) -> None:
+        """Start the server and wait so long until it answers; raises RuntimeError with its log."""
         options = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
@@ -130,7 +130,7 @@ class PostgresServer:
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         with self.log.open("ab") as log:
             self.process = _popen([self.programs / "postgres", "-D", self.data, *words], log)
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + seconds
         while self.process.poll() is None and time.monotonic() < deadline:
             try:
                 self.connect().close()

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from kryonix_backup.testing.s3_servers import S3Server, start_seaweedfs
 from tests.integration.killing import Killing
-from tests.integration.moments import moments
+from tests.integration.moments import PEAK, Life, moments
 from tests.integration.stopping import Stopping
 from tests.integration.stores import Place
 from tests.integration.sweep import Sweep
@@ -37,6 +37,7 @@ from tests.services.s3_proxy import (
 Rows = dict[str, dict[str, int]]
 
 _MOST_COLUMNS = 3
+_ONE_LIFE = 25  # moments, or kills
 SILENCE = "silence"
 FAULTS: dict[str, Fault] = {
     "cut while the request is sent": CutRequest(0),
@@ -102,14 +103,37 @@ def network(work: Path, rounds: int, seed: int) -> Rows:
 
 def lived_through(work: Path, rounds: int, seed: int) -> Rows:
     """Random moments of a mixed load, by each version of PostgreSQL."""
-    found: Rows = {}
-    for version in VERSIONS:
-        folder = work / str(version)
+    life = Life(seed, seconds=25.0, many=1_000_000, large=2)
+    return _lives(work, [(life, count) for count in _parts(rounds)])
+
+
+def killed(work: Path, rounds: int, seed: int) -> Rows:
+    """The follower killed so often, and half as many moments, of which many are around a kill."""
+    life = Life(seed, seconds=0.0, many=1_000_000, large=2)
+    lives = [(life._replace(kills=kills), -(-kills // 2)) for kills in _parts(rounds)]
+    return _lives(work, lives)
+
+
+def _parts(rounds: int) -> list[int]:
+    return [min(_ONE_LIFE, rounds - start) for start in range(0, rounds, _ONE_LIFE)]
+
+
+def _lives(work: Path, lives: list[tuple[Life, int]]) -> Rows:
+    """So many moments of each life, by turns of each version of PostgreSQL."""
+    found: dict[str, Counter[str]] = {}
+    for number, (life, count) in enumerate(lives):
+        version = VERSIONS[number % len(VERSIONS)]
+        folder = work / str(number)
         folder.mkdir()
-        _progress(f"PostgreSQL {version}: {rounds // len(VERSIONS)} moments")
-        looked = moments(folder, version, seed, 20.0, rounds // len(VERSIONS))
-        found[f"PostgreSQL {version}"] = looked._asdict()
-    return found
+        this = life._replace(seed=life.seed + number)
+        _progress(f"PostgreSQL {version}, seed {this.seed}: {count} moments")
+        looked = moments(folder, version, this, count, _progress)
+        _progress(f"PostgreSQL {version}, seed {this.seed}: {looked}")
+        sums = found.setdefault(f"PostgreSQL {version}", Counter())
+        peak = max(sums[PEAK], looked.get(PEAK, 0))
+        sums.update({**looked, PEAK: peak - sums[PEAK]})
+        shutil.rmtree(folder)
+    return {name: dict(each) for name, each in found.items()}
 
 
 def neighbours(work: Path, rounds: int, seed: int) -> Rows:
@@ -128,7 +152,7 @@ def neighbours(work: Path, rounds: int, seed: int) -> Rows:
 
 CAMPAIGNS = {
     "kill": kill, "restore": restore, "network": network, "moments": lived_through,
-    "tenants": neighbours,
+    "follower": killed, "tenants": neighbours,
 }  # fmt: skip
 
 

@@ -1,166 +1,190 @@
 """
 Whether a database comes back as PostgreSQL's own recovery brings it back, at random moments.
 
-A mixed load runs on a server whose WAL is archived, while the log of the database is fetched. Then,
-for each moment, the whole cluster is recovered to it from a base backup by the server itself, and
-the database restored to it by us; every table must hold the same rows.
+A mixed load runs on a server whose WAL is archived, while the log of the database is fetched, or
+followed by a process that is killed again and again. Then, for each moment, the whole cluster is
+recovered to it from a base backup by the server itself, and the database restored to it by us:
+every table must hold the same rows, and the schema must be the same. Large objects, which are in no
+log, must be those of the backup that the restore began with, to the last byte.
 """
 
 from __future__ import annotations
 
 import random
 import shutil
-import threading
 import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import psycopg
-
-from kryonix_backup.model import BackupKind
-from kryonix_backup.sdk.client import Client, RestoreRequest
+from kryonix_backup.errors import SourceUnavailable
+from kryonix_backup.model import BackupKind, SnapshotId, SourceName
+from kryonix_backup.sdk.client import BackupReport, Client, RestoreRequest
 from kryonix_backup.testing.postgres import PostgresServer, new_folder, start_postgres
+from tests.integration import mixed_load
+from tests.integration.command import Command
+from tests.integration.killed_follower import KilledFollower
+from tests.integration.mixed_load import Load
 from tests.sources.postgres import rich
-from tests.sources.postgres.engine import restored, tenant_of
+from tests.sources.postgres.engine import KEY, restored, tenant_of
+from tests.sources.postgres.log import frames
+from tests.sources.postgres.story import without_ours
 
-_SCHEMA = """
-create table keyed (id int primary key, n int, wide text);
-alter table keyed alter wide set storage external;
-create table loose (a int, b text);
-create table referring (id serial primary key, at timestamptz default clock_timestamp());
-insert into keyed select g, 0, repeat(md5(g::text), 100) from generate_series(1, 2000) g;
-insert into loose select g % 7, 'b' || g % 3 from generate_series(1, 2000) g;
-"""
-# How often, and what.
-_TRANSACTIONS = (
-    (30, "update keyed set n = n + 1 where id = {one}"),
-    (10, "update keyed set id = {other} where id = {one}"),
-    (10, "delete from keyed where id = {one}"),
-    (20, ("insert into keyed values ({one}, 1, repeat('w', {other})) on conflict (id)"
-         " do update set wide = excluded.wide")),
-    (10, "update loose set b = b || '{seven}' where a = {seven} and length(b) < {nine}"),
-    (10, "insert into loose select {seven}, 'b' from generate_series(1, 3)"),
-    (5, "delete from loose where ctid in (select ctid from loose limit {nine})"),
-    (20, "insert into referring default values"),
-    (5, ("begin; delete from keyed where id < {nine}; savepoint s; delete from keyed where id <"
-        " {other}; rollback to s; insert into loose values ({seven}, null); {end}")),
-    (3, ("begin; insert into loose values (99, 'two phases {one}'); prepare transaction 'of {me}';"
-        " commit prepared 'of {me}'")),
-    (1, "create table if not exists made_{me} (id int primary key, x text)"),
-    (3, "insert into made_{me} values ({one}, 'x') on conflict do nothing"),
-    (1, "alter table made_{me} add column c_{one} int default {other}"),
-    (1, "drop table if exists made_{me}"),
-    (1, "begin; truncate loose; insert into loose values (1, 'anew'); {end}"),
-    (1, "create table copied_{me} as select * from keyed where id < {one}"),
-    (1, "drop table copied_{me}"),
-    (1, "insert into loose select g, 'many' from generate_series(1, {other}) g"),
+DATABASE = "lived"
+_DB = SourceName("db")
+_INCREMENTAL = 0.3  # of the times that the log is fetched, an incremental backup does
+_BETWEEN_KILLS = 0.15
+_OBJECTS_AFTER = (
+    0.5  # of the time, there are no large objects: with them every backup is a full one
+)
+_NEAR_A_KILL_S = 1.5
+_PROCESSES = 600.0  # seconds that a server may take to archive or to recover
+_LEAST = timedelta(microseconds=1)
+ANY, COMMIT, SHARED, BEFORE, BACKUP, KILL = (
+    "at any time", "of a commit", "of several commits at once", "just before a commit",
+    "just after a backup", "around a kill",
 )  # fmt: skip
-_LOADERS = 4
-_INCREMENTAL = 0.3  # of the times that the log is fetched
-_CALM = 10  # the first so many lock no whole table, which a backup would not bear
-_MOST_IDS = 3000
-_PROCESSES = 300.0  # seconds that a server may take to recover
+
+PEAK = "MiB the follower took at most"
+
+Digest = dict[str, tuple[int, str]]
 
 
-class Load:
-    """Clients that do everything at once, until they are told to stop."""
+class Life(NamedTuple):
+    """
+    What a server goes through: a load for so many seconds, or until a follower was killed so often.
 
-    def __init__(self, server: PostgresServer, database: str, seed: int) -> None:
-        self._server = server
-        self._database = database
-        self._seed = seed
-        self._over = threading.Event()
-        self.everything = threading.Event()
-        """Whether tables are emptied and the schema is changed too."""
-        self._threads = [
-            threading.Thread(target=self._run, args=(number,)) for number in range(_LOADERS)
-        ]
-        self.done = 0
+    ``large`` transactions of ``many`` rows are among it.
+    """
 
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
+    seed: int
+    seconds: float
+    many: int
+    large: int
+    kills: int = 0
 
-    def __exit__(self, *ended: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
 
-    def _run(self, number: int) -> None:
-        chance = random.Random(f"{self._seed} {number}")
-        with self._server.connect(self._database) as connection:
-            while not self._over.is_set():
-                try:
-                    for statement in self._transaction(chance, number):
-                        connection.execute(statement.encode())
-                    self.done += 1
-                except psycopg.Error:  # two of them got into each other's way
-                    connection.rollback()
+class Moment(NamedTuple):
+    """A moment to go back to, and why that one."""
 
-    def _transaction(self, chance: random.Random, number: int) -> list[str]:
-        one, other = chance.randrange(_MOST_IDS), chance.randrange(_MOST_IDS)
-        values = {
-            "me": number, "one": one, "other": other, "seven": one % 7, "nine": one % 9,
-            "end": chance.choice(["commit", "rollback"]),
-        }  # fmt: skip
-        kinds = _TRANSACTIONS if self.everything.is_set() else _TRANSACTIONS[:_CALM]
-        (chosen,) = chance.choices(kinds, [weight for weight, _ in kinds])
-        return [statement.format(**values) for statement in chosen[1].split("; ")]
+    at: datetime
+    kind: str
 
 
 class Moments:
     """A server that has lived through a load, and what is needed to go back in it."""
 
-    def __init__(self, major: int, work: Path, seed: int, seconds: float) -> None:
+    def __init__(self, major: int, work: Path, life: Life) -> None:
         self._work = work
-        self._chance = random.Random(seed)
+        self._life = life
+        self._chance = random.Random(life.seed)
         # Beside the data directory, which is where the command runs, and belongs to the server.
         command = "mkdir -p ../archive && cp %p ../archive/%f"
         self.server = start_postgres(major, {"archive_mode": "on", "archive_command": command})
         self._archive = self.server.folder / "archive"
         self._base = self._work / "base"
-        self.database = "lived"
-        self.incrementals = self.folded = 0
+        self._quiet: list[datetime] = []
+        self._objects: dict[SnapshotId, Digest] = {}
+        self._has_objects = False
+        self.follower: KilledFollower | None = None
+        self.found: Counter[str] = Counter()
         try:
-            self._live(seed, seconds)
+            self._live()
         except BaseException:
             self.server.remove()
             raise
 
-    def _live(self, seed: int, seconds: float) -> None:
-        server = self.server
-        server.run("createdb", self.database)
-        with server.connect(self.database) as connection:
-            connection.execute(_SCHEMA)
-        self.client: Client = tenant_of(server.url(self.database), self._work, self.database)
+    # ------------------------------------------------------------------ its life
+
+    def _live(self) -> None:
+        server, life = self.server, self._life
+        server.run("createdb", DATABASE)
+        with server.connect(DATABASE) as connection:
+            connection.execute(mixed_load.SCHEMA)
+        server.run("pgbench", "-i", "-q", DATABASE)
+        self.client: Client = tenant_of(server.url(DATABASE), self._work, DATABASE)
         self.client.prepare_source("db", consent=True)
         server.run("pg_basebackup", "-D", str(self._base), "-c", "fast", "-X", "none")
-        with Load(server, self.database, seed) as load:
-            time.sleep(seconds / 10)
-            self.client.backup()
-            load.everything.set()
+        with Load(server, DATABASE, life.seed, life.many) as load:
+            time.sleep(min(life.seconds / 10, 2.0))
+            self._full(load, BackupKind.FULL)
+            load.do_everything()
             self.begin = self._now()
-            end = time.monotonic() + seconds
-            while time.monotonic() < end:
-                self._keep()
+            self._go_on(load)
             self.end = self._now()
-        self.transactions = load.done
-        with server.connect(self.database) as connection:
+        self.found.update({"transactions": load.done, "of very many rows": load.large})
+        with server.connect(DATABASE) as connection:
             connection.execute("select pg_switch_wal()")
         self.client.back_up_logs()
         self._await_archive()
+        self.check_log()
 
-    def _keep(self) -> None:
+    def _go_on(self, load: Load) -> None:
+        """Until the life is over: what comes when goes by how much of it is over."""
+        asked = 0
+        for part in self._parts():
+            if part * (self._life.large + 1) > asked + 1:
+                asked += 1
+                load.change_many()
+            if part > _OBJECTS_AFTER and not self._has_objects:
+                self._has_objects = True
+                load.change_objects()
+            if self.follower is None:
+                self._keep(load)
+            else:
+                self.follower.kill_one()
+                if self._chance.random() < _BETWEEN_KILLS:
+                    self._keep(load)
+
+    def _parts(self) -> Iterator[float]:
+        if self._life.kills:
+            command = Command(self._work / "home", {}, KEY)
+            command.home.mkdir()
+            (command.home / "key").write_bytes(KEY)
+            region = self._work / DATABASE
+            command.run("tenant", "add", DATABASE, "--region", f"primary=file://{region}",
+                        "--source", f"db={self.server.url(DATABASE)}")  # fmt: skip
+            self.follower = KilledFollower(command, DATABASE, region, self._chance)
+            for number in range(self._life.kills):
+                yield number / self._life.kills
+            return
+        start = time.monotonic()
+        while (past := time.monotonic() - start) < self._life.seconds:
+            yield past / self._life.seconds
+
+    def _keep(self, load: Load) -> None:
         """Fetch the log; now and then an incremental backup does, and folds it."""
-        if self._chance.random() < _INCREMENTAL:
-            report = self.client.backup(kind=BackupKind.INCREMENTAL)
-            why = report.to_plain()["sources"]["db"]["why"]
-            assert not why, why
-            self.incrementals += 1
-        else:
+        if self._chance.random() >= _INCREMENTAL:
             self.client.back_up_logs()
+            return
+        if self._has_objects:
+            self._full(load, BackupKind.INCREMENTAL)
+            return
+        try:
+            self._count(self.client.backup(kind=BackupKind.INCREMENTAL))
+        except SourceUnavailable:  # it had to be a full one, and a table was emptied meanwhile
+            self._full(load, BackupKind.INCREMENTAL)
+
+    def _full(self, load: Load, kind: BackupKind) -> None:
+        """A backup that reads everything, or may do so; the large objects are those of now."""
+        with load.objects_held(), load.calm():
+            report = self.client.backup(kind=kind)
+            self._count(report)
+            self._objects[report.snapshot.id] = rich.large_objects(self.server, DATABASE)
+            self._quiet.append(self._now())
+
+    def _count(self, report: BackupReport) -> None:
+        self._objects[report.snapshot.id] = {}
+        said: dict[str, Any] = report.to_plain()["sources"]["db"]
+        self.found[f"{said['kind']} backups"] += 1
+        if why := said["why"]:
+            objects = "large objects" in why
+            assert objects == self._has_objects or "would make a restore take" in why, why
+            self.found[f"of these because of {'large objects' if objects else 'its changes'}"] += 1
 
     def _now(self) -> datetime:
         with self.server.connect() as connection:
@@ -183,16 +207,90 @@ class Moments:
                 time.sleep(0.1)
         raise RuntimeError("the server did not archive its WAL")
 
-    def some(self) -> datetime:
-        """A moment between the full backup and the end, to the microsecond."""
-        return self.begin + timedelta(
-            microseconds=self._chance.randrange(
-                (self.end - self.begin) // timedelta(microseconds=1)
-            )
-        )
+    def check_log(self) -> None:
+        """One chain without a gap, in which every commit is there once, in the order of the log."""
+        book = self.client.repository.log(_DB)
+        ((chain, count),) = book.chains().items()
+        headers = [book.header(chain, number) for number in range(count)]
+        assert all(before.end == after.start for before, after in pairwise(headers))
+        newest = commits = 0
+        for number in range(1, count):
+            _, body = book.segment(chain, number)
+            for frame in frames(b"".join(bytes(piece) for piece in body)):
+                if frame[:1] == b"C":
+                    commits += 1
+                    end = int.from_bytes(frame[10:18])
+                    assert end > newest, f"segment {number} repeats a commit"
+                    newest = end
+        self.found.update({"segments": count, "commits in them": commits})
+        log = self.client.restorable()[_DB]
+        assert log.holds(self.begin), log
+        assert log.holds(self.end), log
 
-    def differences(self, moment: datetime) -> dict[str, object]:
+    # ------------------------------------------------------------------ and back in it
+
+    def some(self, count: int) -> Iterator[Moment]:
+        """Moments between the first full backup and the end, of every kind by turns."""
+        commits = [
+            (time, number)
+            for time, number in mixed_load.commit_times(self.server, DATABASE)
+            if self.begin < time <= self.end
+        ]
+        shared = [time for time, number in commits if number > 1]
+        self.found["microseconds with several commits"] = len(shared)
+        of_each = {
+            COMMIT: [time for time, _ in commits],
+            SHARED: shared,
+            BEFORE: [time - _LEAST for time, _ in commits],
+            BACKUP: self._quiet,
+            KILL: [*self._around_kills()],
+        }
+        kinds = [ANY, KILL] if self.follower else [ANY]
+        kinds += [ANY, SHARED, COMMIT, BACKUP, ANY, BEFORE]
+        for number in range(count):
+            kind = kinds[number % len(kinds)]
+            if of_each.get(kind):
+                yield Moment(self._chance.choice(of_each[kind]), kind)
+            else:
+                span = (self.end - self.begin) // _LEAST
+                yield Moment(self.begin + self._chance.randrange(span) * _LEAST, ANY)
+
+    def _around_kills(self) -> Iterator[datetime]:
+        for kill in self.follower.kills if self.follower else ():
+            for least, most in ((-_NEAR_A_KILL_S, 0.0), (0.0, _NEAR_A_KILL_S)):
+                moment = kill + timedelta(seconds=self._chance.uniform(least, most))
+                if self.begin < moment < self.end:
+                    yield moment
+
+    def differences(self, moment: Moment) -> dict[str, object]:
         """What differs between the server's own recovery to that moment and our restore."""
+        plan = self.client.plan_restore(RestoreRequest(at=moment.at))
+        folded = self.client.snapshot(plan.snapshot).kind is BackupKind.INCREMENTAL
+        restored(self.client, self.server.url("then"), at=moment.at, overwrite=True)
+        with self._recovered(moment.at) as recovered:
+            truth, ours = rich.rows(recovered, DATABASE), rich.rows(self.server, "then")
+            objects = rich.large_objects(self.server, "then")
+            expected = self._objects[plan.snapshot]
+            if moment.kind == BACKUP and max(self._objects) == plan.snapshot:
+                assert rich.large_objects(recovered, DATABASE) == expected
+            schemas = [
+                without_ours(rich.schema(server, name))
+                for server, name in ((recovered, DATABASE), (self.server, "then"))
+            ]
+        self.found.update({"moments": 1, f"moments {moment.kind}": 1, "from a folded log": folded})
+        found: dict[str, object] = {
+            name: (truth.get(name), ours.get(name))
+            for name in truth.keys() | ours.keys()
+            if truth.get(name) != ours.get(name)
+        }
+        if objects != expected:
+            found["large objects"] = (expected, objects)
+        if schemas[0] != schemas[1]:
+            found["schema"] = [sorted(set(one) ^ set(other)) for one, other in [schemas]]
+        return found
+
+    @contextmanager
+    def _recovered(self, moment: datetime) -> Iterator[PostgresServer]:
         recovered = new_folder(self.server.major)
         try:
             shutil.copytree(self._base, recovered.data)
@@ -203,37 +301,33 @@ class Moments:
                 "restore_command": f"cp {self._archive}/%f %p", "hot_standby": "off",
                 "recovery_target_time": moment.isoformat(), "recovery_target_action": "promote",
             })  # fmt: skip
-            recovered.start()
-            truth = rich.digest(recovered, self.database)
+            recovered.start(_PROCESSES)
+            yield recovered
         finally:
             recovered.remove()
-        plan = self.client.plan_restore(RestoreRequest(at=moment))
-        self.folded += self.client.snapshot(plan.snapshot).kind is BackupKind.INCREMENTAL
-        restored(self.client, self.server.url("then"), at=moment, overwrite=True)
-        ours = rich.digest(self.server, "then")
-        return {
-            name: (truth.get(name), ours.get(name))
-            for name in truth.keys() | ours.keys()
-            if truth.get(name) != ours.get(name)
-        }
 
 
-class Looked(NamedTuple):
-    """How many moments were looked at, how many of them from an incremental backup, and of what."""
-
-    moments: int
-    folded: int
-    incrementals: int
-    transactions: int
+def _quiet(_text: str) -> None:
+    """Tell nobody."""
 
 
-def moments(work: Path, major: int, seed: int, seconds: float, targets: int) -> Looked:
-    """Look at so many moments of a load that ran so long; raises AssertionError."""
-    lived = Moments(major, work, seed, seconds)
+def moments(
+    work: Path, major: int, life: Life, targets: int, tell: Callable[[str], None] = _quiet
+) -> dict[str, int]:
+    """Look at so many moments of a life; what there was of each. Raises AssertionError."""
+    lived = Moments(major, work, life)
     try:
-        for _ in range(targets):
-            moment = lived.some()
-            assert not (found := lived.differences(moment)), (moment, found)
-        return Looked(targets, lived.folded, lived.incrementals, lived.transactions)
+        for moment in lived.some(targets):
+            started = time.monotonic()
+            found = lived.differences(moment)
+            took = time.monotonic() - started
+            said = f"differs: {found}" if found else "the same"
+            tell(f"  {moment.at.isoformat()} {moment.kind}: {said}, {took:.0f} s")
+            assert not found, (moment, found)
+        if lived.follower is not None:
+            lived.found["kills"] = len(lived.follower.kills)
+            lived.found["kills just after a segment was stored"] = lived.follower.waited
+            lived.found[PEAK] = lived.follower.peak_bytes >> 20
+        return dict(lived.found)
     finally:
         lived.server.remove()

@@ -211,3 +211,43 @@ def test_heads_that_do_not_open_are_kept_as_what_they_raised() -> None:
     assert isinstance(log.heads[chain][2], Damaged)
     position = {"log": "7/8", "at": 0, "time": NOON.isoformat()}
     assert "cut short" in reach(log, position).because
+
+
+def test_times_that_a_clock_has_shown_twice_are_a_gap() -> None:
+    heads = _chain(0, 9)
+    newest = heads[9]
+    assert isinstance(newest, LogHeader)
+    told = {"twice": [[_at(3).isoformat(), _at(4).isoformat()], [_at(8).isoformat()] * 2]}
+    heads[9] = newest._replace(meta=told)
+
+    found = restorable(_log(heads), [_base(2), _base(3.5)])
+
+    assert _ranges(found) == [
+        (_at(2), _at(3) - STEP), (_at(4) + STEP, _at(8) - STEP), (_at(8) + STEP, _at(9)),
+    ]  # fmt: skip
+    reason = "the clock of its server was set back: these times came twice"
+    assert found.gaps == (
+        Gap(_at(3) - STEP, _at(4) + STEP, reason), Gap(_at(8) - STEP, _at(8) + STEP, reason),
+    )  # fmt: skip
+    assert not found.needs_full
+
+
+def test_times_that_come_twice_before_the_first_backup_or_at_the_end() -> None:
+    heads = _chain(0, 9)
+    heads[9] = Damaged("it was changed")
+    eighth = heads[8]
+    assert isinstance(eighth, LogHeader)
+    told = {
+        "twice": [
+            [_at(0).isoformat(), _at(3).isoformat()],
+            [_at(7).isoformat(), _at(10).isoformat()],
+        ]
+    }
+    heads[8] = eighth._replace(meta=told)
+
+    found = restorable(_log(heads), [_base(2)])
+
+    assert _ranges(found) == [(_at(3) + STEP, _at(7) - STEP)]
+    assert [(gap.start, gap.end) for gap in found.gaps] == [
+        (_at(2) - STEP, _at(3) + STEP), (_at(7) - STEP, _at(10) + STEP), (_at(8), None),
+    ]  # fmt: skip

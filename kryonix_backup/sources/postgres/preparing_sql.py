@@ -211,6 +211,7 @@ begin
       in_extension or coalesce(schema_name in ('pg_temp', '@schema@'), false)
       or coalesce(object_identity like '% on pg\\_temp.%', false)
       or coalesce(object_type = 'schema' and object_identity = '@schema@', false)
+      or coalesce(lower(object_type) = 'large object', false)  -- these are in no log at all
       or coalesce(tag = 'CREATE PUBLICATION' and object_identity = '@publication@', false))
     ) as theirs,
     bool_or(object_type like 'publication%' and object_identity ~ '\\m@publication@\\M'

@@ -35,7 +35,8 @@ _SESSION = "-c session_replication_role=replica -c synchronous_commit=off -c wor
 
 class Replayed(NamedTuple):
     """
-    What was replayed: ``last`` is the time of the last commit in it.
+    What was replayed: ``last`` is the time of the last commit in it, of those from ``since`` to
+    ``until``.
 
     ``sequences`` are as they were at a moment not before that; None where no beat came.
     ``ddl`` counts the changes of the schema that were repeated, and ``views`` are the oids of
@@ -48,6 +49,8 @@ class Replayed(NamedTuple):
     sequences: tuple[Sequence, ...] | None
     ddl: int
     views: tuple[int, ...]
+    since: datetime
+    until: datetime
 
 
 class Hooks(NamedTuple):
@@ -135,7 +138,16 @@ class _Replay:
         sequences = self._beat.sequences if self._beat is not None else None
         views = tuple(sorted(self._views))
         last = None if self._last is None else self._last.time
-        return Replayed(self._commits, self._changes, last, sequences, self._ddl, views)
+        return Replayed(
+            self._commits,
+            self._changes,
+            last,
+            sequences,
+            self._ddl,
+            views,
+            self._log.since,
+            self._log.until,
+        )
 
     def _take_all(self, messages: Iterable[bytes]) -> None:
         """Most messages are rows of a plain kind, which need only these few steps."""

@@ -120,7 +120,8 @@ class PostgresTarget:
                 archive.make(address, "pre-data", 1)
                 left_out = frozenset() if whole else _left_out(address, rows)
                 loaded, replayed = self._fill(content, rows, archive, address, left_out)
-            self._tell_of_objects(rows, replayed)
+            if replayed is not None:
+                self._tell_of_objects(rows, replayed)
             with connected(address) as inside:
                 _set_sequences(inside, _sequences(replayed) or json.loads(small[paths.SEQUENCES]))
                 waiting = () if replayed is None else replayed.views
@@ -200,13 +201,15 @@ class PostgresTarget:
         build()
         return loaded, replayed
 
-    def _tell_of_objects(self, rows: list[Entry], replayed: Replayed | None) -> None:
+    def _tell_of_objects(self, rows: list[Entry], replayed: Replayed) -> None:
         objects = any(entry.path.startswith(paths.LARGE_OBJECTS) for entry in rows)
-        if objects and replayed is not None:
+        if objects:
             log.warning(
-                "%s: its large objects are as of the backup, not of the moment: what changes in"
-                " them is in no log",
+                "%s: its large objects are as of the backup of %s, %.0f seconds before the moment:"
+                " what changes in them is in no log",
                 self._address.shown,
+                replayed.since.isoformat(),
+                (replayed.until - replayed.since).total_seconds(),
             )
 
     def _check_rights(self, connection: Connection) -> None:

@@ -16,7 +16,8 @@ from kryonix_backup.settings import (
     TenantSettings,
 )
 
-_KEY = RootKey(key_file=Secret(b"a key that only tests have, 32 bytes or more"))
+KEY = b"a key that only tests have, 32 bytes or more"
+ROOT = RootKey(key_file=Secret(KEY))
 
 
 def tenant_of(url: str, work: Path, tenant: str = "acme") -> Client:
@@ -24,7 +25,7 @@ def tenant_of(url: str, work: Path, tenant: str = "acme") -> Client:
     region = RegionSettings(PRIMARY, f"file://{work / tenant}")
     source = SourceSettings(SourceName("db"), url)
     settings = TenantSettings(TenantId(tenant), Tier("standard"), (region,), (source,))
-    return Client.onboard(settings, _KEY)
+    return Client.onboard(settings, ROOT)
 
 
 def restored(client: Client, to: str | None = None, **request: object) -> RestoreReport:

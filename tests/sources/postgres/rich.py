@@ -120,6 +120,11 @@ def fill(server: PostgresServer, database: str, rows: int = 500) -> None:
 
 def digest(server: PostgresServer, database: str) -> dict[str, tuple[int, str]]:
     """The number of rows of every table, and a digest that knows no order; large objects too."""
+    return rows(server, database) | large_objects(server, database)
+
+
+def rows(server: PostgresServer, database: str) -> dict[str, tuple[int, str]]:
+    """The number of rows of every table, and a digest that knows no order."""
     found: dict[str, tuple[int, str]] = {}
     with server.connect(database) as connection:
         connection.execute(f"set client_encoding to {encoding_of(connection)}".encode())
@@ -133,6 +138,13 @@ def digest(server: PostgresServer, database: str) -> dict[str, tuple[int, str]]:
             row = connection.execute(query).fetchone()
             assert row is not None
             found[f"{schema}.{table}"] = (int(str(row[0])), str(row[1]))
+    return found
+
+
+def large_objects(server: PostgresServer, database: str) -> dict[str, tuple[int, str]]:
+    """The size of every large object, and a digest of it, its owner and its rights."""
+    found: dict[str, tuple[int, str]] = {}
+    with server.connect(database) as connection:
         for oid, owner, acl in connection.execute(
             "select oid::int8, pg_get_userbyid(lomowner), lomacl::text from pg_largeobject_metadata"
         ).fetchall():

@@ -2,151 +2,61 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from kryonix_backup.model import BackupKind
-from kryonix_backup.sdk.client import RestoreRequest
 from kryonix_backup.testing.postgres import PostgresServer
 from tests.services.postgres import VERSIONS
 from tests.sources.postgres import rich
 from tests.sources.postgres.engine import restored
-from tests.sources.postgres.test_replay import KEYED, LOOSE, Story, without_ours
+from tests.sources.postgres.story import (
+    CHANGES_OF_THE_SCHEMA,
+    EVERYTHING,
+    KEYED,
+    LOOSE,
+    ROWS,
+    Load,
+    Story,
+)
 
 pytestmark = pytest.mark.service
 newest = pytest.mark.parametrize("postgres", [max(VERSIONS)], indirect=True, ids=["newest"])
 
 
-class Increments(Story):
-    """A story that takes incremental backups between its parts."""
-
-    def incremental(self) -> dict[str, Any]:
-        """Take one; what its report says of the database."""
-        report = self.client.backup(kind=BackupKind.INCREMENTAL).to_plain()
-        said: dict[str, Any] = report["sources"]["db"]
-        return said
-
-    def increment(self, *parts: tuple[str, ...]) -> None:
-        """
-        Run each part, with an incremental backup before the last.
-
-        What was there before that and after the last is remembered.
-        """
-        for part in parts[:-1]:
-            self.run(*part)
-        self.remember()
-        said = self.incremental()
-        assert (said["kind"], said["why"]) == ("incremental", "")
-        self.run(*parts[-1])
-        self.remember()
-        self.client.back_up_logs()
-
-    def chosen_at(self, moment: datetime) -> str:
-        """The kind of the snapshot that a plan for that moment takes."""
-        plan = self.client.plan_restore(RestoreRequest(at=moment))
-        return self.client.snapshot(plan.snapshot).kind.value
-
-    def prove_snapshot(self, digest: dict[str, tuple[int, str]], schema: str) -> None:
-        """The newest snapshot by itself holds that."""
-        target = f"{self.database}_alone"
-        restored(self.client, self.server.url(target), overwrite=True)
-        assert rich.digest(self.server, target) == digest
-        assert without_ours(rich.schema(self.server, target)) == without_ours(schema)
-
-
 @pytest.fixture
-def story(postgres: PostgresServer, tmp_path: Path) -> Increments:
+def story(postgres: PostgresServer, tmp_path: Path) -> Story:
     """A database that nothing was done with."""
-    return Increments(postgres, tmp_path)
+    return Story(postgres, tmp_path)
 
 
-def test_rows_of_every_kind_come_back_from_one_incremental_and_from_two(story: Increments) -> None:
-    story.run(
-        KEYED, LOOSE,
-        "alter table keyed alter b set storage external",
-        "insert into keyed select g, 'a' || g, repeat(md5(g::text), 200)"
-        " from generate_series(1, 50) g",
-        "insert into loose select g % 5, 'b' from generate_series(1, 50) g",
-    )  # fmt: skip
-    story.begin()
-    story.increment(
-        ("insert into keyed values (100, null, E'\\t\\\\N\\n')",
-         "insert into loose values (null, null)"),
-        ("update keyed set a = 'new' where id < 10", "update loose set b = 'c' where a = 1",
-         "update keyed set id = id + 1000 where id between 10 and 20",
-         "update keyed set a = 'moved' where id = 1011"),
-        ("update keyed set id = -id; update keyed set id = -id where id = -5",),
-    )  # fmt: skip
-    story.increment(
-        ("delete from keyed where id = -7", "insert into keyed values (-7, 'again', 'x')",
-         ("update keyed set id = 9999 where id = -1; update keyed set id = -1 where id = -2;"
-          " update keyed set id = -2 where id = 9999")),
-        ("delete from loose where ctid in (select ctid from loose where a = 2 limit 3)",
-         "begin; savepoint s; delete from keyed; rollback to s; delete from loose; commit"),
-        ("insert into loose select 1, 'b' from generate_series(1, 3)", "truncate loose, keyed",
-         "insert into keyed values (1, 'after', 'truncate')"),
-    )  # fmt: skip
-    assert [story.chosen_at(moment) for moment, _, _ in story.moments] == [
-        "full", "incremental", "incremental", "incremental",
-    ]  # fmt: skip
-    del story.moments[0]
-    story.prove()
+@pytest.mark.parametrize("load", [ROWS, CHANGES_OF_THE_SCHEMA], ids=["rows", "schema"])
+def test_what_was_done_comes_back_from_one_incremental_and_from_two(
+    lived: Callable[[Load], Story], load: Load
+) -> None:
+    prove_folded(lived(load))
+
+
+@newest
+def test_everything_that_a_database_may_hold_comes_back(lived: Callable[[Load], Story]) -> None:
+    prove_folded(lived(EVERYTHING))
+
+
+def prove_folded(story: Story) -> None:
+    """Every moment since the first incremental backup, and the next one by itself."""
+    chosen = [story.chosen_at(moment) for moment, _, _ in story.moments]
+    first = chosen.index("incremental")
+    assert set(chosen[:first]) == {"full"}
+    assert set(chosen[first:]) == {"incremental"}
+    for moment in story.moments[first:]:
+        story.prove_one(*moment)
     story.incremental()
     story.prove_snapshot(*story.moments[-1][1:])
 
 
-def test_changes_of_the_schema_stay_between_the_rows_that_they_were_made_between(
-    story: Increments,
-) -> None:
-    story.run(KEYED, "insert into keyed select g, 'a', 'b' from generate_series(1, 9) g")
-    story.begin()
-    story.increment(
-        ("alter table keyed add column c int not null default 7",
-         "update keyed set c = id where id > 5",
-         "create table copied as select id, c from keyed", "insert into copied values (1, 2)"),
-        ("begin", "create table mixed (m int)", "insert into mixed values (1)",
-         "alter table mixed add n text default 'z'", "insert into mixed values (2, 'y')", "commit",
-         "alter table keyed rename a to renamed", "update keyed set renamed = 'r' where id = 1"),
-        ("create table parts (d date) partition by range (d)",
-         "create table one partition of parts for values from ('2026-01-01') to ('2027-01-01')",
-         "insert into parts values ('2026-02-03')", "drop table copied"),
-    )  # fmt: skip
-    story.increment(
-        ("create table added (x int primary key, y timestamptz default now())",
-         "insert into added select generate_series(1, 5)", "truncate mixed"),
-        ("alter table keyed drop column b", "insert into keyed values (77, 'q', 3)",
-         "drop table added", "create view seen as select * from keyed"),
-        ("insert into parts values ('2026-03-04')",),
-    )  # fmt: skip
-    del story.moments[:2]
-    story.prove()
-
-
 @newest
-def test_everything_that_a_database_may_hold_comes_back(story: Increments) -> None:
-    rich.fill(story.server, story.database, rows=60)
-    story.run(
-        "drop materialized view crm.count_again, crm.count",
-        "select lo_unlink(oid) from pg_largeobject_metadata",
-    )
-    story.begin()
-    story.increment(
-        ("update crm.customer set name = name || '!', seen = now() where id % 3 = 0",
-         "delete from crm.customer where id < 10", 'update crm."Order %.item" set "Note" = null'),
-        ("insert into crm.event values ('2027-01-01', 'new'), ('2020-01-01', 'old')",
-         "update crm.event set at = '2019-01-01' where what = 'new'",
-         "insert into crm.nothing default values", "insert into crm.child values (3, 'x')"),
-        ("insert into crm.child values (4, 'y')",),
-    )  # fmt: skip
-    del story.moments[0]
-    story.prove()
-
-
-@newest
-def test_sequences_are_never_behind_their_columns(story: Increments) -> None:
+def test_sequences_are_never_behind_their_columns(story: Story) -> None:
     story.run("create table counted (id serial primary key, a text)", "create sequence free")
     story.begin()
     story.run(
@@ -163,7 +73,7 @@ def test_sequences_are_never_behind_their_columns(story: Increments) -> None:
 
 
 @newest
-def test_what_no_log_holds_is_as_it_is_now(story: Increments) -> None:
+def test_what_no_log_holds_is_as_it_is_now(story: Story) -> None:
     name = story.database
     story.run(KEYED, "drop role if exists newcomer")
     story.begin()
@@ -190,7 +100,7 @@ def test_what_no_log_holds_is_as_it_is_now(story: Increments) -> None:
 
 
 @newest
-def test_a_part_of_it_comes_back_beside_what_was_there(story: Increments) -> None:
+def test_a_part_of_it_comes_back_beside_what_was_there(story: Story) -> None:
     story.run(
         KEYED, LOOSE, "create table other (id int primary key)",
         "insert into keyed select g, 'a', 'b' from generate_series(1, 9) g",
@@ -222,7 +132,7 @@ def test_a_part_of_it_comes_back_beside_what_was_there(story: Increments) -> Non
 # ---------------------------------------------------------------------- full instead
 
 
-def _is_full(story: Increments, why: str) -> None:
+def _is_full(story: Story, why: str) -> None:
     said = story.incremental()
     assert said["kind"] == "full"
     assert why in said["why"]
@@ -230,7 +140,7 @@ def _is_full(story: Increments, why: str) -> None:
 
 
 @newest
-def test_with_a_large_object_it_is_a_full_one(story: Increments) -> None:
+def test_with_a_large_object_it_is_a_full_one(story: Story) -> None:
     story.run(KEYED)
     story.begin()
     story.run("select lo_from_bytea(0, 'long')")
@@ -242,7 +152,7 @@ def test_with_a_large_object_it_is_a_full_one(story: Increments) -> None:
 
 
 @newest
-def test_after_a_bad_migration_it_is_a_full_one(story: Increments) -> None:
+def test_after_a_bad_migration_it_is_a_full_one(story: Story) -> None:
     story.run(KEYED, "insert into keyed values (1, '1', 'b')")
     story.begin()
     story.run("alter table keyed alter a type int using a::int")
@@ -256,7 +166,7 @@ def test_after_a_bad_migration_it_is_a_full_one(story: Increments) -> None:
 
 
 @newest
-def test_after_a_slot_was_lost_or_released_it_is_a_full_one(story: Increments) -> None:
+def test_after_a_slot_was_lost_or_released_it_is_a_full_one(story: Story) -> None:
     story.run(KEYED)
     story.begin()
     story.run(
@@ -274,7 +184,7 @@ def test_after_a_slot_was_lost_or_released_it_is_a_full_one(story: Increments) -
 
 
 @newest
-def test_of_a_database_that_was_put_in_its_place_it_is_a_full_one(story: Increments) -> None:
+def test_of_a_database_that_was_put_in_its_place_it_is_a_full_one(story: Story) -> None:
     story.run(KEYED)
     story.begin()
     restored(story.client, overwrite=True)
@@ -285,9 +195,7 @@ def test_of_a_database_that_was_put_in_its_place_it_is_a_full_one(story: Increme
 
 
 @newest
-def test_many_changes_are_folded_in_parts(
-    story: Increments, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_changes_are_folded_in_parts(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kryonix_backup.sources.postgres.folding.MOST_KEYS", 1000)
     monkeypatch.setattr("kryonix_backup.sources.postgres.replay._MOST_KEYS", 1000)
     story.run(KEYED, LOOSE)

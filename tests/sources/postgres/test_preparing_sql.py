@@ -65,6 +65,19 @@ def test_what_rows_got_for_a_new_column_is_written(tenant: PreparedDatabase) -> 
     assert told.opaque == ""
 
 
+def test_what_is_done_with_large_objects_is_not_written(tenant: PreparedDatabase) -> None:
+    tenant.run("select lo_create(4242)")
+    done = (
+        f"alter large object 4242 owner to {tenant.connection.info.user}",
+        "grant select on large object 4242 to public",
+        "comment on large object 4242 is 'it stands in no log, nor does what is said of it'",
+        "do $$ begin grant update on large object 4242 to public; end $$",
+    )
+
+    assert tenant.run(*done) == []
+    assert [told.tag for told in tenant.run("create schema other")] == ["CREATE SCHEMA"]
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,86 +11,24 @@ import psycopg
 import pytest
 
 from kryonix_backup.errors import TimeUnreachable
-from kryonix_backup.model import ChainId, LogHeader
-from kryonix_backup.sdk.client import Client
+from kryonix_backup.model import ChainId, LogHeader, SourceName
 from kryonix_backup.sources.postgres.address import Address
 from kryonix_backup.sources.postgres.replay import Hooks, replay
 from kryonix_backup.sources.source import Log
 from kryonix_backup.testing.postgres import PostgresServer
 from tests.services.postgres import new_database
 from tests.sources.postgres import rich
-from tests.sources.postgres.engine import restored, tenant_of
+from tests.sources.postgres.story import (
+    CHANGES_OF_THE_SCHEMA,
+    EVERYTHING,
+    KEYED,
+    LOOSE,
+    ROWS,
+    Load,
+    Story,
+)
 
 pytestmark = pytest.mark.service
-
-
-class Story:
-    """A database with a full backup and a log, and what was in it at some moments."""
-
-    def __init__(self, server: PostgresServer, work: Path) -> None:
-        self.server = server
-        self.database = new_database(server)
-        self.client: Client = tenant_of(server.url(self.database), work, self.database)
-        self.moments: list[tuple[datetime, dict[str, tuple[int, str]], str]] = []
-
-    def begin(self) -> None:
-        """Keep the log from here on, and take the full backup."""
-        self.client.prepare_source("db", consent=True)
-        self.client.back_up_logs()
-        self.client.backup()
-        self.client.back_up_logs()
-
-    def run(self, *statements: str) -> None:
-        """Run statements, each a transaction."""
-        with self.server.connect(self.database) as connection:
-            for statement in statements:
-                connection.execute(statement.encode())
-
-    def remember(self) -> datetime:
-        """What is in the database at this moment."""
-        with self.server.connect(self.database) as connection:
-            row = connection.execute("select clock_timestamp()").fetchone()
-        assert row is not None
-        moment = row[0]
-        assert isinstance(moment, datetime)
-        digest = rich.digest(self.server, self.database)
-        self.moments.append((moment, digest, rich.schema(self.server, self.database)))
-        return moment
-
-    def tell(self, *parts: tuple[str, ...]) -> None:
-        """Run each part, and remember what was there after it; then keep the log."""
-        for part in parts:
-            self.run(*part)
-            self.remember()
-        self.run("select 1")
-        self.client.back_up_logs()
-
-    def restored_at(self, moment: datetime, name: str = "") -> str:
-        """The name of a database that was restored to that moment."""
-        target = name or f"{self.database}_then"
-        restored(self.client, self.server.url(target), at=moment, overwrite=True)
-        return target
-
-    def prove(self) -> None:
-        """Every remembered moment can be had again, rows and schema alike."""
-        for moment, digest, schema in self.moments:
-            target = self.restored_at(moment)
-            found = rich.digest(self.server, target)
-            differing = {
-                name: (digest.get(name), found.get(name))
-                for name in digest.keys() | found.keys()
-                if digest.get(name) != found.get(name)
-            }
-            assert not differing, moment
-            assert without_ours(rich.schema(self.server, target)) == without_ours(schema)
-
-
-def without_ours(schema: str) -> list[str]:
-    """The statements of a dump, but for those about what `prepare` made."""
-    lines = [line for line in schema.splitlines() if line and not line.startswith(("--", "SET "))]
-    statements = "\n".join(lines).split(";\n")
-    ours = ("kryonix", "REPLICA IDENTITY FULL")
-    return [each.rstrip(";\n") for each in statements if not any(o in each for o in ours)]
 
 
 @pytest.fixture
@@ -98,81 +37,38 @@ def story(postgres: PostgresServer, tmp_path: Path) -> Story:
     return Story(postgres, tmp_path)
 
 
-KEYED = "create table keyed (id int primary key, a text, b text)"
-LOOSE = "create table loose (a int, b text)"
-
-
-def test_rows_of_every_kind_come_back_as_they_were_at_each_moment(story: Story) -> None:
-    story.run(
-        KEYED, LOOSE,
-        "alter table keyed alter b set storage external",
-        "insert into keyed select g, 'a' || g, repeat(md5(g::text), 200)"
-        " from generate_series(1, 50) g",
-        "insert into loose select g % 5, 'b' from generate_series(1, 50) g",
-    )  # fmt: skip
-    story.begin()
-    story.tell(
-        ("insert into keyed values (100, null, E'\\t\\\\N\\n')",
-         "insert into loose values (null, null)"),
-        ("update keyed set a = 'new' where id < 10", "update loose set b = 'c' where a = 1"),
-        ("update keyed set id = id + 1000 where id between 10 and 20",),
-        ("update keyed set id = -id; update keyed set id = -id where id = -5",),
-        ("delete from keyed where id = -7", "insert into keyed values (-7, 'again', 'x')"),
-        ("delete from loose where ctid in (select ctid from loose where a = 2 limit 3)",),
-        ("begin; savepoint s; delete from keyed; rollback to s; delete from loose; commit",),
-        ("truncate keyed; insert into keyed values (1, 'after', 'truncate')",),
-        ("insert into loose select 1, 'b' from generate_series(1, 3)", "truncate loose, keyed"),
-    )  # fmt: skip
-    story.prove()
-
-
-def test_everything_that_a_database_may_hold_comes_back(
-    story: Story, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("load", [ROWS, CHANGES_OF_THE_SCHEMA], ids=["rows", "schema"])
+def test_what_was_done_comes_back_as_it_was_at_each_moment(
+    lived: Callable[[Load], Story], load: Load
 ) -> None:
-    rich.fill(story.server, story.database, rows=60)
-    # They come back filled from what is in the tables then.
-    story.run("drop materialized view crm.count_again, crm.count")
-    story.begin()
-    story.tell(
-        ("update crm.customer set name = name || '!', seen = now() where id % 3 = 0",),
-        ('delete from crm.customer where id < 10', 'update crm."Order %.item" set "Note" = null'),
-        ("insert into crm.event values ('2027-01-01', 'new'), ('2020-01-01', 'old')",
-         "update crm.event set at = '2019-01-01' where what = 'new'"),
-        ("insert into crm.nothing default values", "insert into crm.child values (3, 'x')"),
-    )  # fmt: skip
-    story.prove()
-    assert "its large objects are as of the backup, not of the moment" in caplog.text
+    lived(load).without_incrementals().prove()
 
 
-def test_changes_of_the_schema_are_made_again(story: Story) -> None:
-    story.run(KEYED, "insert into keyed select g, 'a', 'b' from generate_series(1, 9) g")
+def test_everything_that_a_database_may_hold_comes_back(lived: Callable[[Load], Story]) -> None:
+    lived(EVERYTHING).without_incrementals().prove()
+
+
+def test_large_objects_are_as_of_the_backup(story: Story, caplog: pytest.LogCaptureFixture) -> None:
+    story.run(
+        "select lo_from_bytea(1, 'of then'), lo_from_bytea(2, 'gone later')",
+        "comment on large object 1 is 'of then'",
+    )
     story.begin()
-    story.tell(
-        ("alter table keyed add column c int not null default 7",
-         "update keyed set c = id where id > 5"),
-        ("create table added (x int primary key, y timestamptz default now())",
-         "insert into added select generate_series(1, 5)"),
-        ("alter table keyed rename a to renamed", "update keyed set renamed = 'r' where id = 1"),
-        ("alter table keyed drop column b", "insert into keyed values (77, 'q', 3)"),
-        ("create index on keyed (renamed)", "create view seen as select * from keyed"),
-        ("create table copied as select id, c from keyed", "insert into copied values (1, 2)"),
-        ("drop table added",),
-        (
-            "begin",
-            "create table mixed (m int)",
-            "insert into mixed values (1)",
-            "alter table mixed add n text default 'z'",
-            "insert into mixed values (2, 'y')",
-            "commit",
-        ),
-        (
-            "create schema apart",
-            "set search_path = apart",
-            "create table inner_one (i serial primary key)",
-            "insert into apart.inner_one default values",
-        ),
+    then = rich.large_objects(story.server, story.database)
+    story.run(
+        "select lo_put(1, 0, 'changed'), lo_unlink(2), lo_from_bytea(3, 'made since')",
+        "grant select on large object 3 to public", "alter large object 3 owner to pg_monitor",
+        "comment on large object 3 is 'made since'", "grant all on large object 1 to public",
     )  # fmt: skip
-    story.prove()
+    moment = story.remember()
+    story.client.back_up_logs()
+
+    target = story.restored_at(moment)
+
+    assert rich.large_objects(story.server, target) == then
+    (backup,) = story.client.snapshots()
+    since = backup.sources[SourceName("db")].position["time"]
+    assert f"its large objects are as of the backup of {since}, " in caplog.text
 
 
 def test_a_statement_is_read_as_it_was_then(story: Story) -> None:
@@ -410,7 +306,7 @@ def test_the_first_commit_that_is_later_ends_it_whatever_comes_after(
         with postgres.connect(database) as connection:
             connection.execute("create table ticks (a text primary key)")
             until = datetime(2000, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
-            changes = Log(0, until, [(header, [body])])
+            changes = Log(0, until, until, [(header, [body])])
             hooks = Hooks(lambda: None, lambda: None)
             replay(changes, Address.parse(postgres.url(database)), hooks)
             row = connection.execute("select coalesce(string_agg(a, '' order by a), '') from ticks")

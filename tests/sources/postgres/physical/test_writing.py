@@ -52,7 +52,7 @@ def test_what_is_short_or_missing_or_elsewhere_is_refused(tmp_path: Path) -> Non
 
 def _log(after: int, *stretches: tuple[int, int]) -> Log:
     return Log(
-        after, UNTIL,
+        after, UNTIL, UNTIL,
         [(LogHeader(ChainId("c"), number, start, end, None, None, None, 0, 0),
           [BODY[start:start + 7], BODY[start + 7:end]])
          for number, (start, end) in enumerate(stretches)],
