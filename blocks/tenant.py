@@ -51,6 +51,9 @@ class StoredKeys(BaseModel):
     master_days: int | None = Field(
         default=None, description="Days until the master key is due; empty: the tier's."
     )
+    archive_days: int | None = Field(
+        default=None, description="Days until an archive key is due; empty: the tier's."
+    )
     fips: bool = Field(default=False, description="Whether only approved algorithms may be used.")
 
 

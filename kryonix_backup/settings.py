@@ -128,6 +128,7 @@ class KeySettings:
     second: str | None = None
     data_days: int | None = None
     master_days: int | None = None
+    archive_days: int | None = None
     fips: bool = False
 
     @classmethod
@@ -137,7 +138,7 @@ class KeySettings:
         if unknown:
             raise ConfigError(f"keys have no setting {unknown[0]!r}")
         made = cls(**plain)
-        for name in ("data_days", "master_days"):
+        for name in ("data_days", "master_days", "archive_days"):
             days = getattr(made, name)
             if days is not None and (type(days) is not int or not 1 <= days <= 3650):
                 raise ConfigError(f"keys: {name} is {days!r}, not a number of days from 1 to 3650")

@@ -26,7 +26,7 @@ PLAIN: dict[str, Any] = {
     "residency": ["BR"],
     "limits": {"cores": 1, "bandwidth": "100 Mbit/s"},
     "keys": {"store": "pkcs11:///softhsm.so?token=t", "second": None, "data_days": 7,
-             "master_days": 90, "fips": False},
+             "master_days": 90, "archive_days": None, "fips": False},
     "transfers": [{"jurisdiction": "US", "mechanism": "contract of 2026"}],
     "isolation": {"system_user": True},
     "regions": [{"name": "primary", "url": "file:///backup"},

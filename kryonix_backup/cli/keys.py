@@ -70,6 +70,13 @@ def rotate_data() -> Answer:
     return _shown(_keys().rotate_data())
 
 
+@keys.command("rotate-archive", epilog="Example: kryonix keys acme rotate-archive")
+@answers
+def rotate_archive() -> Answer:
+    """Start a new epoch of archive keys. What older ones sealed opens as before."""
+    return _shown(_keys().rotate_archive())
+
+
 @keys.command("rotate-master", epilog="Example: kryonix keys acme rotate-master")
 @answers
 def rotate_master() -> Answer:
@@ -281,7 +288,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     ]
     yield from table(("purpose", "epoch", "state", "created", "key"), rows)
     yield f"master since {master['since'][:19]}, due {master['due'][:10]}"
-    yield f"data key due {report['data_due'][:10]}"
+    yield f"data key due {report['data_due'][:10]}, archive key {report['archive_due'][:10]}"
     for what in report.get("rotated", ()):
         yield f"rotated: {what}"
     if report["due"]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -35,6 +35,8 @@ class Purpose(StrEnum):
     """Names chunks, by keyed BLAKE3."""
     AUDIT = "audit"
     """Signs the audit chain, by Ed25519."""
+    ARCHIVE = "archive"
+    """Derives the keys of archive objects' envelopes, for AES-256-CBC and HMAC-SHA-256."""
 
 
 class KeyState(StrEnum):
@@ -105,6 +107,7 @@ class TenantKeys:
         self._id = ids[0]
         self.id_key: Secret = ids[0].secret
         self._audit = [record for record in records if record.purpose is Purpose.AUDIT]
+        self._archive = [record for record in records if record.purpose is Purpose.ARCHIVE]
 
     def __reduce__(self) -> str:
         raise TypeError("keys are never pickled")
@@ -161,6 +164,16 @@ class TenantKeys:
         """
         sources = [*(each for each in self._audit if each.secret.reveal()), self._id]
         return TenantKeys([self._id, *(_sealing_audit(each) for each in sources)])
+
+    @property
+    def of_archive(self) -> TenantKeys:
+        """The keys of archive objects' envelopes; raises KeyUnusable where none was made yet."""
+        if not self._archive:
+            raise KeyUnusable(
+                "this tenant has no archive key yet", "Run 'kryonix keys ID rotate-archive'."
+            )
+        own = (replace(each, purpose=Purpose.DATA) for each in self._archive)
+        return TenantKeys([self._id, *own])
 
     def data_key(self, key_id: KeyId) -> Secret:
         """

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from kryonix_backup.clock import Clock
 from kryonix_backup.crypto.keyring import Keyring, Recipient, new_key, seal_keyring
@@ -46,21 +46,25 @@ _NEXT: Mapping[KeyState, frozenset[KeyState]] = {
 }
 
 
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """After how many days a data key and the master key are due to be changed."""
+    """After how many days a data key, the master key and an archive key are due to be changed."""
 
     data_days: int
     master_days: int
+    archive_days: int
 
     def data_due(self, keyring: Keyring) -> datetime:
         """When the data key that seals now has to make way for a new one."""
-        sealing = [
-            record.created
-            for record in keyring.records
-            if record.purpose is Purpose.DATA and record.state is KeyState.ACTIVE
-        ]
-        return max(sealing, default=keyring.written) + timedelta(days=self.data_days)
+        return _newest(keyring, Purpose.DATA) + timedelta(days=self.data_days)
+
+    def archive_due(self, keyring: Keyring) -> datetime:
+        """When the archive key has to make way for a new one; the year 1 where there is none."""
+        newest = _newest(keyring, Purpose.ARCHIVE)
+        return newest if newest == _NEVER else newest + timedelta(days=self.archive_days)
 
     def master_due(self, keyring: Keyring) -> datetime:
         """When the master key has to make way for a new one."""
@@ -107,19 +111,19 @@ class KeyCare:
                 remove_older(store, self._owner)
         return keyring
 
-    def rotate_data(self) -> Keyring:
-        """Start an epoch: a new data key seals, and those before it only open."""
+    def rotate(self, purpose: Purpose) -> Keyring:
+        """Start an epoch of data or archive keys: a new one seals, and those before only open."""
         now = self._clock.now()
 
         def change(keyring: Keyring) -> Keyring:
             records = [
                 replace(record, state=KeyState.DECRYPT_ONLY, changed=now)
-                if record.purpose is Purpose.DATA and record.state is KeyState.ACTIVE
+                if record.purpose is purpose and record.state is KeyState.ACTIVE
                 else record
                 for record in keyring.records
             ]
-            epochs = [each.epoch for each in keyring.records if each.purpose is Purpose.DATA]
-            fresh = new_key(Purpose.DATA, max(epochs) + 1, now)
+            epochs = [each.epoch for each in keyring.records if each.purpose is purpose]
+            fresh = new_key(purpose, max(epochs, default=0) + 1, now)
             return replace(keyring, records=(*records, fresh))
 
         return self._change(change)
@@ -227,6 +231,16 @@ class KeyCare:
             # Others made two changes meanwhile, and tidied up the generation that ours took.
             raise AlreadyRunning("other changes of the keys came at the same moment", _AGAIN)
         return settled
+
+
+def _newest(keyring: Keyring, purpose: Purpose) -> datetime:
+    """Since when there is the key of that purpose that seals now."""
+    sealing = [
+        record.created
+        for record in keyring.records
+        if record.purpose is purpose and record.state is KeyState.ACTIVE
+    ]
+    return max(sealing, default=_NEVER)
 
 
 def _chosen(keyring: Keyring, key: str) -> KeyRecord:

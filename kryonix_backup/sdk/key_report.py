@@ -20,7 +20,11 @@ def key_report(
     tenant: TenantId, keyring: Keyring, store: str, schedule: Schedule, now: datetime
 ) -> dict[str, Any]:
     """Every key with its state, whom they are wrapped for, and what is due; no secret."""
-    due = {"data": schedule.data_due(keyring), "master": schedule.master_due(keyring)}
+    due = {
+        "data": schedule.data_due(keyring),
+        "master": schedule.master_due(keyring),
+        "archive": schedule.archive_due(keyring),
+    }
     escrows = [row for row in keyring.recipients if row["store"] in (SHARES, RSA)]
     return {
         "tenant": tenant,
@@ -32,6 +36,7 @@ def key_report(
             "due": due["master"].isoformat(),
         },
         "data_due": due["data"].isoformat(),
+        "archive_due": due["archive"].isoformat(),
         "due": [what for what, moment in due.items() if moment <= now],
         "recipients": [str(row["store"]) for row in keyring.recipients],
         "escrow": [

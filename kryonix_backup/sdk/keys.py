@@ -18,7 +18,7 @@ from typing import Any
 
 from kryonix_backup.clock import Clock, SystemClock
 from kryonix_backup.crypto.keyring import Keyring
-from kryonix_backup.crypto.keys import KeyState
+from kryonix_backup.crypto.keys import KeyState, Purpose
 from kryonix_backup.crypto.keystore import KeyStore, ManagedKeyStore
 from kryonix_backup.crypto.stores.escrow import (
     RsaKeyStore,
@@ -148,12 +148,20 @@ class Keys:
         if "data" in report["due"]:
             report = self.rotate_data()
             rotated.append("data")
+        if "archive" in report["due"]:
+            report = self.rotate_archive()
+            rotated.append("archive")
         return {**report, "rotated": rotated}
 
     def rotate_data(self) -> dict[str, Any]:
         """Start an epoch of data keys; what older ones sealed stays as it is, and opens."""
         with self._named(), self._changing("keys rotate-data"):
-            return self._plain(self._care.rotate_data())
+            return self._plain(self._care.rotate(Purpose.DATA))
+
+    def rotate_archive(self) -> dict[str, Any]:
+        """Start an epoch of archive keys; envelopes of older ones open as before."""
+        with self._named(), self._trail.changing("keys rotate-archive"):
+            return self._plain(self._care.rotate(Purpose.ARCHIVE))
 
     def rotate_master(self) -> dict[str, Any]:
         """

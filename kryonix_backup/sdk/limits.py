@@ -102,4 +102,8 @@ def schedule_of(settings: TenantSettings, env: Mapping[str, str]) -> Schedule:
     tiers = load_tiers(env)
     terms = tiers.of(settings.tier if settings.tier in tiers else tiers.default).key_rotation
     own = settings.keys
-    return Schedule(own.data_days or terms.data_days, own.master_days or terms.master_days)
+    return Schedule(
+        own.data_days or terms.data_days,
+        own.master_days or terms.master_days,
+        own.archive_days or terms.archive_days,
+    )

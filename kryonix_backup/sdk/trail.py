@@ -40,8 +40,8 @@ AUDIT_ACCEPT = "audit accept"
 BEGUN, OK = "begun", "ok"
 KEY_CHANGES = frozenset(
     f"keys {what}"
-    for what in ("settle", "rotate-data", "rotate-master", "move", "state", "reseal", "escrow",
-                 "recover", "destroy")
+    for what in ("settle", "rotate-data", "rotate-archive", "rotate-master", "move", "state",
+                 "reseal", "escrow", "recover", "destroy")
 )  # fmt: skip
 
 # What must not be done without a record; the rest goes on with a warning.

@@ -67,7 +67,7 @@ def test_a_new_epoch_seals_and_the_old_ones_open(regions: Regions) -> None:
     _keep(regions.primary, 7, b"of the first epoch")
     before = regions.care().keyring()
 
-    after = regions.care().rotate_data()
+    after = regions.care().rotate(Purpose.DATA)
 
     assert _data(after) == [(1, KeyState.DECRYPT_ONLY), (2, KeyState.ACTIVE)]
     assert [each.id for each in after.records][: len(before.records)] == [
@@ -116,9 +116,12 @@ def test_cut_at_any_step_and_run_again_it_ends_right(regions: Regions, what: str
         regions.second, put=[None] * max(0, cut - 1) + [gone] * 9, delete=[None] * cut + [gone]
     )
     care = regions.care(7, one, two)
-    change = care.rotate_data if what == "data" else lambda: care.rotate_master(NEW)
+    changes = {
+        "data": lambda: care.rotate(Purpose.DATA),
+        "master": lambda: care.rotate_master(NEW),
+    }
     try:
-        change()
+        changes[what]()
     except StoreUnavailable:
         opened = sum(_opens(regions.primary, fill) for fill in (7, 8))
         assert opened == 1  # by one master, never by both or none
@@ -146,14 +149,14 @@ def test_of_two_changes_at_once_one_is_told(regions: Regions) -> None:
 
         def put(self, name: str, body: object) -> None:
             if name.startswith("keys/") and name.endswith("2"):
-                regions.care().rotate_data()
+                regions.care().rotate(Purpose.DATA)
             super().put(name, body)  # type: ignore[arg-type]
 
     late = Late()
     late.objects = regions.primary.objects
 
     with pytest.raises(AlreadyRunning):
-        regions.care(7, late, regions.second).rotate_data()
+        regions.care(7, late, regions.second).rotate(Purpose.DATA)
     regions.assert_same(7, 2)
 
 
@@ -161,7 +164,7 @@ def test_only_the_master_may_change_keys(regions: Regions) -> None:
     before = dict(regions.primary.objects)
 
     for change in (
-        lambda: regions.care(9).rotate_data(),
+        lambda: regions.care(9).rotate(Purpose.DATA),
         lambda: regions.care(9).set_state("1", KeyState.SUSPENDED),
         lambda: regions.care(9).rotate_master(NEW),
     ):
@@ -223,7 +226,7 @@ def test_an_escrow_opens_this_generation_and_every_later_one(regions: Regions) -
     recipient, shares = split(2, 3)
 
     regions.care().set_escrow(recipient)
-    regions.care().rotate_data()
+    regions.care().rotate(Purpose.DATA)
     regions.care().rotate_master(NEW)
 
     keyring = load_keyring(regions.second, regions.owner, SharesKeyStore(shares[1:]))
@@ -239,5 +242,5 @@ def test_an_escrow_opens_this_generation_and_every_later_one(regions: Regions) -
 def test_what_is_due_is_reckoned_from_the_keys_themselves(regions: Regions) -> None:
     keyring = regions.care().keyring()
 
-    assert Schedule(30, 90).data_due(keyring) == NOON + timedelta(days=30)
-    assert Schedule(30, 7).master_due(keyring) == NOON + timedelta(days=7)
+    assert Schedule(30, 90, 365).data_due(keyring) == NOON + timedelta(days=30)
+    assert Schedule(30, 7, 365).master_due(keyring) == NOON + timedelta(days=7)

@@ -165,7 +165,7 @@ def test_a_client_that_was_open_before_seals_with_the_key_of_now() -> None:
 def test_a_backup_that_began_before_a_new_epoch_counts() -> None:
     store = RecordingStore()
     began = new_repository(store)
-    KeyCare(ACME, [store], key_file(), FixedClock()).rotate_data()
+    KeyCare(ACME, [store], key_file(), FixedClock()).rotate(Purpose.DATA)
 
     back_up(began, MemorySource(_things(1)))
 

@@ -47,7 +47,11 @@ def test_the_record_says_what_each_step_came_to(machine: Machine) -> None:
     assert [row["region"] for row in steps["isolation"]["regions"]] == ["primary", "secondary"]
     assert steps["encryption"]["store"] == "key-file"
     assert steps["storage"]["repository"] == added.client.repository.id
-    assert steps["compliance"]["key_rotation"] == {"data_days": 30, "master_days": 90}
+    assert steps["compliance"]["key_rotation"] == {
+        "data_days": 30,
+        "master_days": 90,
+        "archive_days": 365,
+    }
     assert steps["compliance"]["keep"]["daily"] == 30
     assert steps["optimisation"]["compression"] == {"files": "adaptive"}
     assert (steps["monitoring"]["rpo_s"], steps["monitoring"]["rto_s"]) == (900, 300)
