@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kryonix_backup.durable import write_whole
 from kryonix_backup.errors import ConfigError, RolledBack
 from kryonix_backup.model import RepositoryId, TenantId
 from kryonix_backup.repository.audit_record import Head
@@ -94,13 +95,7 @@ class Anchor:
         return rows
 
     def _write(self, rows: dict[str, dict[str, Any]]) -> None:
-        beside = self._path.with_suffix(".part")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump({"format": _FORMAT, "chains": rows}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.rename(self._path)
+        write_whole(self._path, json.dumps({"format": _FORMAT, "chains": rows}, indent=1).encode())
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,18 +27,19 @@ from kryonix_backup.crypto.stores.escrow import (
     split,
 )
 from kryonix_backup.crypto.stores.registry import open_key_store
+from kryonix_backup.durable import write_whole
 from kryonix_backup.errors import (
-    AlreadyRunning,
     KryonixError,
     UsageError,
 )
-from kryonix_backup.events import Listener, Progress, quiet
+from kryonix_backup.events import Listener, quiet
 from kryonix_backup.maintenance.destruction import Destruction, destroy_keys
 from kryonix_backup.maintenance.key_care import KeyCare
-from kryonix_backup.model import KeyId, TenantId
+from kryonix_backup.model import TenantId
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.sdk.key_report import key_report, write_shares
 from kryonix_backup.sdk.limits import Held, schedule_of
+from kryonix_backup.sdk.resealing import ResealCost, costs_of, reseal_all
 from kryonix_backup.sdk.trail import BEGUN, Trail, origin_of
 from kryonix_backup.settings import RootKey, Secret, TenantSettings, home_directory
 from kryonix_backup.storage.store import ObjectStore
@@ -50,15 +51,6 @@ log = logging.getLogger(__name__)
 
 _SYSTEM = SystemClock()
 _NEW = "KRYONIX_NEW_"
-
-
-@dataclass(frozen=True, slots=True)
-class ResealCost:
-    """What a key sealed in one region, and so what sealing it anew reads and writes."""
-
-    region: str
-    objects: int
-    bytes: int
 
 
 class Keys:
@@ -218,13 +210,7 @@ class Keys:
     def reseal_cost(self, key: str) -> list[ResealCost]:
         """What sealing anew costs, for every region; reads the first bytes of every object."""
         with self._named():
-            return [
-                ResealCost(name, len(found), sum(info.size for info in found))
-                for name, found in (
-                    (name, repository.resealer().sealed_by(self._care.key_id(key)))
-                    for name, repository in self._repositories()
-                )
-            ]
+            return costs_of(self._repositories(), self._care.key_id(key))
 
     def reseal(self, key: str, listener: Listener = quiet) -> dict[str, Any]:
         """
@@ -234,24 +220,9 @@ class Keys:
         """
         with self._named():
             found = self._care.compromised(key)
-            with self._changing("keys reseal", found):
-                return self._plain(self._reseal(found, listener))
-
-    def _reseal(self, found: KeyId, listener: Listener) -> Keyring:
-        for name, repository in self._repositories():
-            resealer = repository.resealer()
-            objects = resealer.sealed_by(found)
-            total, done = sum(info.size for info in objects), 0
-            for count, info in enumerate(resealer.reseal(objects), 1):
-                done += info.size
-                listener(Progress(f"sealing anew in {name}", done, total, count, len(objects)))
-        left = [name for name, each in self._repositories() if each.resealer().sealed_by(found)]
-        if left:
-            raise AlreadyRunning(
-                f"a backup has sealed more with key {found} in {', '.join(left)} meanwhile",
-                "Wait for it to end, then run the same command again.",
-            )
-        return self._care.destroy_data_key(found)
+            with self._trail.changing("keys reseal", found):
+                reseal_all(self._repositories, found, listener)
+                return self._plain(self._care.destroy_data_key(found))
 
     def _repository(self) -> Repository:
         """The tenant's repository in its primary region, as the newest keyring opens it."""
@@ -334,9 +305,8 @@ class Keys:
                 log.warning("the destruction is not in the audit chain: %s", error.message)
             by = origin_of(self._env).actor
             record = destroy_keys(self.tenant, self._stores, masters, by, self._clock)
-            folder = home_directory(self._env) / "destroyed"
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            (folder / f"{self.tenant}.json").write_text(json.dumps(record.to_plain(), indent=1))
+            path = home_directory(self._env) / "destroyed" / f"{self.tenant}.json"
+            write_whole(path, json.dumps(record.to_plain(), indent=1).encode())
             return record
 
     # ------------------------------------------------------------------ inside

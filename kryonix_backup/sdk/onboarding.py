@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from kryonix_backup.clock import Clock, SystemClock
 from kryonix_backup.crypto.fips import require_fips
 from kryonix_backup.crypto.keystore import ManagedKeyStore
 from kryonix_backup.crypto.stores.registry import open_key_store, probe_key_store
+from kryonix_backup.durable import write_whole
 from kryonix_backup.errors import ConfigError, KryonixError, RepositoryMissing
 from kryonix_backup.repository.keyrings import described_at
 from kryonix_backup.sdk.client import Client
@@ -218,15 +218,8 @@ class Onboarding:
         }
 
     def _write(self, journal: Facts) -> None:
-        beside = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                json.dump(journal, file, indent=1)
-                file.flush()
-                os.fsync(descriptor)
-            beside.replace(self._path)
+            write_whole(self._path, json.dumps(journal, indent=1).encode())
         except OSError as error:
             raise ConfigError(
                 f"{self._path} cannot be written: {error.strerror}",

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from kryonix_backup.durable import write_whole
 from kryonix_backup.errors import ConfigError
 from kryonix_backup.model import RegionName, TenantId, check_name, tenant_id
 from kryonix_backup.settings import Secret, home_directory
@@ -75,21 +75,12 @@ class KeptCredentials:
             "access_key_id": pair.access_key_id,
             "secret_access_key": pair.secret_access_key.reveal().decode(),
         }
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in (self._folder, self._folder.parent):
                 folder.chmod(0o700)  # whatever the umask is
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(beside, flags, 0o600), "w") as file:
-                json.dump(body, file)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-            self._sync()
+            write_whole(path, json.dumps(body).encode())
         except OSError as error:
-            with suppress(OSError):  # it may not even have been made
-                beside.unlink()
             raise _unusable(path, error.strerror) from error
 
     def forget(self, region: RegionName) -> None:
@@ -104,13 +95,6 @@ class KeptCredentials:
 
     def _path(self, region: RegionName) -> Path:
         return self._folder / check_name(region, "region")
-
-    def _sync(self) -> None:
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _unusable(path: Path, why: str | None) -> ConfigError:

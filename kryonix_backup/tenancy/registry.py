@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+from kryonix_backup.durable import sync, write_beside
 from kryonix_backup.errors import ConfigError, TenantExists, TenantUnknown
 from kryonix_backup.model import TenantId, tenant_id
 from kryonix_backup.settings import TenantSettings, home_directory
@@ -101,7 +100,7 @@ class Registry:
             raise _unusable(path, error) from error
         finally:
             beside.unlink()
-        self._sync()
+        sync(self._directory)
 
     def replace(self, settings: TenantSettings) -> None:
         """Register a tenant whether it is known or not; raises what `check` raises."""
@@ -113,7 +112,7 @@ class Registry:
         except OSError as error:
             beside.unlink(missing_ok=True)
             raise _unusable(path, error) from error
-        self._sync()
+        sync(self._directory)
 
     def remove(self, tenant: str) -> None:
         """Forget a tenant; its repositories stay as they are. Raises TenantUnknown."""
@@ -124,7 +123,7 @@ class Registry:
             raise TenantUnknown(f"tenant {tenant} is not registered here") from error
         except OSError as error:
             raise _unusable(path, error) from error
-        self._sync()
+        sync(self._directory)
 
     def _path(self, tenant: str) -> Path:
         return self._directory / f"{tenant_id(tenant)}.json"
@@ -136,27 +135,11 @@ class Registry:
                     yield f"region {region.name} of tenant {name}", _address(region.url)
 
     def _write_beside(self, path: Path, settings: TenantSettings) -> Path:
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         body = json.dumps(settings.to_plain(), indent=2) + "\n"
         try:
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(body)
-                file.flush()
-                os.fsync(descriptor)
+            return write_beside(path, body.encode())
         except OSError as error:
-            with suppress(OSError):  # it may not even have been made
-                beside.unlink()
             raise _unusable(path, error) from error
-        return beside
-
-    def _sync(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _address(url: str) -> str:

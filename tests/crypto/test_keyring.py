@@ -96,33 +96,35 @@ RECIPIENTS = json.loads(BODY)["recipients"]
 
 
 @pytest.mark.parametrize(
-    "body",
+    "changes",
     [
-        _edited(generation=4),
-        _edited(written="2026-11-23T12:00:01+00:00"),
-        _edited(written="2026-11-23T12:00:00"),
-        _edited(master_since="2026-11-23T12:00:01+00:00"),
-        _edited(magic="kryonix-key"),
-        _edited(version=2),
-        _edited(extra=1),
-        _edited(keys=""),
-        _edited(keys="AAAA"),
-        _edited(keys=7),
-        _edited(recipients=RECIPIENTS[:1]),
-        _edited(recipients=RECIPIENTS[::-1]),
-        _edited(recipients=[*RECIPIENTS, RECIPIENTS[0]]),
-        _edited(recipients=[*RECIPIENTS, {"store": "escrow"}]),
-        _edited(recipients=[]),
-        _edited(recipients=None),
-        _edited(recipients=[7]),
-        b"",
-        b"[]",
-        b"{",
-        b"[" * 100_000,
+        {"generation": 4},
+        {"written": "2026-11-23T12:00:01+00:00"},
+        {"written": "2026-11-23T12:00:00"},
+        {"master_since": "2026-11-23T12:00:01+00:00"},
+        {"magic": "kryonix-key"},
+        {"version": 2},
+        {"extra": 1},
+        {"keys": ""},
+        {"keys": "AAAA"},
+        {"keys": 7},
+        {"recipients": RECIPIENTS[:1]},
+        {"recipients": RECIPIENTS[::-1]},
+        {"recipients": [*RECIPIENTS, RECIPIENTS[0]]},
+        {"recipients": [*RECIPIENTS, {"store": "escrow"}]},
+        {"recipients": []},
+        {"recipients": None},
+        {"recipients": [7]},
     ],
 )
-def test_an_edited_keyring_does_not_open(body: bytes) -> None:
+def test_an_edited_keyring_does_not_open(changes: dict[str, Any]) -> None:
     with pytest.raises(RepositoryError, match=NAME):
+        _open(_edited(**changes))
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"[" * 1000])
+def test_what_is_no_keyring_is_damaged(body: bytes) -> None:
+    with pytest.raises(Damaged, match=NAME):
         _open(body)
 
 
