@@ -178,6 +178,7 @@ def test_threads_take_turns(tmp_path: Path) -> None:
     "body",
     [b"", b"short", os.urandom(24), bytes(24), module._STATE.pack(module._boot(), 1e18),
      module._STATE.pack(module._boot(), float("nan")), module._STATE.pack(bytes(16), 500.0)],
+    ids=["empty", "short", "noise", "zeros", "far", "no number", "another boot"],
 )  # fmt: skip
 def test_a_file_of_another_boot_or_of_nobody_holds_nothing_up(tmp_path: Path, body: bytes) -> None:
     clock = FixedClock()
