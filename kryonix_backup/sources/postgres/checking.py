@@ -15,6 +15,7 @@ from kryonix_backup.sources.postgres.needs import (
     named,
     not_in_the_log,
     room,
+    wal_kept,
 )
 from kryonix_backup.sources.postgres.preparing import steps_of
 from kryonix_backup.sources.postgres.programs import programs_for
@@ -150,11 +151,10 @@ def _slot(connection: Connection, name: str) -> Iterator[Finding]:
     if row is None:
         return
     status, safe, kept, active = row
-    left = "" if safe is None else f", {safe} bytes until it is lost"
     yield Finding(
         "log: slot", status in {"reserved", "extended"},
         f"{name} is {status}, {'followed' if active else 'not followed'},"
-        f" and keeps {kept} bytes of WAL{left}",
+        f" and keeps {wal_kept(kept, safe)}",
         "Run: kryonix backup ID --kind log; it begins anew where the slot is lost, and then needs:"
         " kryonix backup ID --kind full",
     )  # fmt: skip

@@ -93,6 +93,20 @@ def not_in_the_log(connection: Connection) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def wal_kept(kept: int | None, safe: int | None) -> str:
+    """
+    What a slot keeps of the WAL; None where it is lost.
+
+    ``safe`` is how much may be added before it is, which the server looks at in its checkpoints.
+    """
+    if kept is None:
+        return "nothing any more"
+    if safe is None:
+        return f"{kept} bytes of WAL"
+    left = f"{safe} bytes until it is lost" if safe > 0 else "and is lost at the next checkpoint"
+    return f"{kept} bytes of WAL, {left}"
+
+
 def named(names: list[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""

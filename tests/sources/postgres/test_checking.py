@@ -168,4 +168,5 @@ def test_a_slot_that_is_lost_is_told() -> None:
             failed = _failed(address)
             assert set(failed) == {"log: prepared", "log: slot"}
             assert "is lost" in failed["log: slot"].evidence
+            assert failed["log: slot"].evidence.endswith("keeps nothing any more")
             assert "--kind full" in failed["log: slot"].mend

@@ -13,6 +13,7 @@ from kryonix_backup.sources.postgres.needs import (
     named,
     not_in_the_log,
     room,
+    wal_kept,
     without_identity,
 )
 from kryonix_backup.sources.postgres.preparing import release
@@ -154,3 +155,10 @@ def test_names_of_ours_that_are_anothers_are_refused(postgres: PostgresServer) -
 def test_many_names_are_cut_short() -> None:
     assert named(list("abcde")) == "a, b, c, d, e"
     assert named(list("abcdefg")) == "a, b, c, d, e and 2 more"
+
+
+def test_what_a_slot_keeps_is_said_with_what_comes_next() -> None:
+    assert wal_kept(7, None) == "7 bytes of WAL"
+    assert wal_kept(7, 9) == "7 bytes of WAL, 9 bytes until it is lost"
+    assert wal_kept(7, -9) == "7 bytes of WAL, and is lost at the next checkpoint"
+    assert wal_kept(None, None) == "nothing any more"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from psycopg import sql
 
 from kryonix_backup.errors import KryonixError
-from kryonix_backup.sources.postgres.needs import room
+from kryonix_backup.sources.postgres.needs import room, wal_kept
 from kryonix_backup.sources.postgres.physical.address import SLOT, ClusterAddress
 from kryonix_backup.sources.postgres.physical.slot import databases, look_at, shared, slot_of
 from kryonix_backup.sources.postgres.session import APPLICATION, Connection, connected
@@ -119,12 +119,11 @@ def _log(connection: Connection, address: ClusterAddress) -> Iterator[Finding]:
     row = connection.execute(_KEPT, (SLOT,)).fetchone()
     assert row is not None
     kept, safe = row
-    left = "" if safe is None else f", {safe} bytes until it is lost"
     yield Finding(
         "log: slot", not found.lost,
         f"{SLOT} is {found.lost or 'kept'},"
         f" {'not followed' if found.active is None else 'followed'},"
-        f" and keeps {kept or 0} bytes of WAL{left}",
+        f" and keeps {wal_kept(kept, safe)}",
         "Run: kryonix backup ID --kind log; it begins anew where the slot is lost, and then needs:"
         " kryonix backup ID --kind full",
     )  # fmt: skip
