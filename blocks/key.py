@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from prefect.blocks.core import Block
-from pydantic import Field, HttpUrl, field_validator
+from pydantic import ConfigDict, Field, HttpUrl, field_validator
 
 from blocks.logo import logo_url
 from kryonix_backup.errors import SecretMissing
@@ -28,6 +28,9 @@ class KeyBlock(Block):
         " empty the worker's own KRYONIX_* variables decide."
     )
     _logo_url: ClassVar[HttpUrl] = logo_url()
+
+    # What is typed into the wrong field may be a secret: an error must not repeat it.
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     passphrase_variable: str | None = Field(
         default=None,

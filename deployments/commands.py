@@ -26,7 +26,7 @@ from kryonix_backup.errors import ServerUnreachable
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-_FLOWS = ("backup", "follow", "restore", "rollback", "onboard")
+_FLOWS = ("backup", "follow", "restore", "rollback", "onboard", "keys")
 
 
 @click.command()

@@ -2,7 +2,7 @@
 What the processes of the local server find in their environment.
 
 Nothing reaches out to the internet: no analytics, no telemetry, no promotions. Secrets go where
-they are needed: ``KRYONIX_*`` and ``AWS_*`` to the workers, the key of the server's own
+they are needed: ``KRYONIX_*``, ``AWS_*`` and ``PG*`` to the workers, the key of the server's own
 encryption to the server alone.
 """
 
@@ -33,7 +33,8 @@ _WORKER = {
     # What the engine warns of stands among the run's own logs.
     "PREFECT_LOGGING_EXTRA_LOGGERS": "kryonix_backup",
 }
-_TENANTS = ("KRYONIX_", "AWS_")
+# Variables that open tenants' repositories and databases.
+_TENANTS = ("KRYONIX_", "AWS_", "PG")
 _SERVER_ALONE = ("PREFECT_SERVER_ENCRYPTION_KEY", "PREFECT_SERVER_DATABASE_CONNECTION_URL")
 
 

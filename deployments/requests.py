@@ -13,6 +13,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from blocks.names import backup_deployment
 from deployments.register import keys_deployment
+from kryonix_backup.addresses import holds_secret
 from kryonix_backup.errors import ConfigError, UsageError
 from kryonix_backup.model import BackupKind
 from kryonix_backup.sdk.logs import needed_log_sources
@@ -31,8 +32,18 @@ class FlowRequest:
 
 
 def flow_request(name: str, settings: TenantSettings, parameters: Mapping[str, Any]) -> FlowRequest:
-    """The run that the operator asks for; raises UsageError, and ConfigError without a log."""
+    """
+    The run that the operator asks for.
+
+    Raises UsageError, ConfigError without a log, and for an address that holds a password: Prefect
+    would keep it with the run.
+    """
     asked = {**parameters, "tenant": settings.id}
+    if _holds_secret(parameters):
+        raise UsageError(
+            "a parameter holds a password, which Prefect would keep with the run",
+            "Take it out of the address; a worker finds it in a passfile that PGPASSFILE names.",
+        )
     if name == "follow":
         needed_log_sources(settings)
         asked = {**parameters, "pool": settings.tier}
@@ -59,6 +70,15 @@ def flow_request(name: str, settings: TenantSettings, parameters: Mapping[str, A
         deployment = backup_deployment(settings.id, BackupKind(asked["kind"]))
     tags = (f"tenant:{settings.id}", f"tier:{settings.tier}", name)
     return FlowRequest(deployment, asked, tags)
+
+
+def _holds_secret(value: Any) -> bool:
+    """Whether a text in it seems to be an address with a password."""
+    if isinstance(value, Mapping):
+        return any(_holds_secret(each) for each in value.values())
+    if isinstance(value, list):
+        return any(_holds_secret(each) for each in value)
+    return isinstance(value, str) and holds_secret(value)
 
 
 def parse_parameters(pairs: Iterable[str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from blocks.logo import LOGO_PATH
 from deployments.local import PID_PATH
+from kryonix_backup.dumps import forbid_dumps
 
 _LOGO = Path(__file__).with_name("logo.svg")
 
@@ -39,5 +40,6 @@ def local_application() -> FastAPI:
 
 
 if __name__ == "__main__":
+    forbid_dumps()
     os.chdir(os.environ["PREFECT_HOME"])
     uvicorn.run(local_application(), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

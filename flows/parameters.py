@@ -31,6 +31,14 @@ Pool = Annotated[
     Tier,
     Field(pattern=_NAME, max_length=40, description="The pool whose tenants' logs are kept."),
 ]
+# Without a password: a run's parameters are kept, and anybody who sees the run can read them.
+Target = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z+]+:(///.*|//[^:/?#@]*@.*|//[^@]*)$",
+        description="An address such as files:///dir, without a password.",
+    ),
+]
 Restore = Annotated[
     str,
     Field(

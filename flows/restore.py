@@ -11,7 +11,7 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.hooks import roll_back_cancelled, tell_how_to_resume
-from flows.parameters import Restore, Snapshot, Source, Tenant
+from flows.parameters import Restore, Snapshot, Source, Target, Tenant
 from flows.rollback import rollback_restore
 from kryonix_backup.errors import AlreadyRunning
 from kryonix_backup.model import Phase
@@ -48,7 +48,7 @@ def restore_tenant(  # noqa: PLR0913  the form that the UI draws
         list[str] | None, Field(description="Patterns of paths; empty brings everything back.")
     ] = None,
     to: Annotated[
-        dict[Source, str] | None, Field(description="Another address for a source, by its name.")
+        dict[Source, Target] | None, Field(description="Another address for a source, by its name.")
     ] = None,
     strict: Annotated[bool, Field(description="Whether every phase is critical.")] = False,
     overwrite: Annotated[bool, Field(description="Whether to replace what is there.")] = False,

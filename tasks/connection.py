@@ -10,6 +10,7 @@ from prefect import runtime
 
 from blocks.saved import saved
 from blocks.tenant import TenantBlock
+from kryonix_backup.dumps import forbid_dumps
 from kryonix_backup.errors import TenantUnknown
 from kryonix_backup.sdk.client import Client
 from kryonix_backup.sdk.keys import Keys
@@ -20,8 +21,11 @@ def load_tenant(tenant: str) -> tuple[TenantSettings, RootKey]:
     """
     The tenant's settings and root key, out of the block saved under its id.
 
+    From then on no core dump of this process is written: it holds keys.
+
     Raises TenantUnknown, SecretMissing and ConfigError.
     """
+    forbid_dumps()
     try:
         block = saved(TenantBlock, tenant)
     except ValueError as error:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from kryonix_backup.dumps import forbid_dumps
 from kryonix_backup.model import Blob
 
 Plain = Mapping[str, Any]
@@ -41,6 +42,7 @@ def answers(command: Callable[..., Answer]) -> Callable[..., int]:
     @click.option("-v", "--verbose", is_flag=True, help="Log what is done, and errors in full.")
     @functools.wraps(command)
     def run(*args: Any, as_json: bool, verbose: bool, **kwargs: Any) -> int:
+        forbid_dumps()
         log_to_stderr(verbose=verbose)
         answer = command(*args, **kwargs)
         try:

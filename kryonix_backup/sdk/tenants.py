@@ -128,7 +128,7 @@ def remove_tenant(tenant: str, env: Mapping[str, str] | None = None) -> TenantSe
     registry = Registry.at(env)
     settings = registry.load(tenant)
     try:
-        root = RootKey.from_environment(env, settings.id)
+        root = RootKey.from_environment(env, settings.id, settings.keys.store)
         Client(settings, root, env=env).record_removal()
     except KryonixError as error:
         log.warning("the removal of %s is not in the audit chain: %s", tenant, error.message)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from kryonix_backup.addresses import holds_secret
 from kryonix_backup.errors import InvalidUrl
 from kryonix_backup.model import Blob, Phase, RestoreId
 from kryonix_backup.settings import SourceSettings
@@ -111,16 +112,15 @@ def log_counter(url: str) -> CountLog | None:
 
 
 def _adapter(url: str) -> _Adapter:
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise InvalidUrl("a source's address is not a URL") from error
-    scheme = parts.scheme
-    if ":" in parts.netloc.rpartition("@")[0]:  # then no part of it is repeated
+    if holds_secret(url):  # then no part of it is repeated
         raise InvalidUrl(
             "a source's address holds a password, which it must not",
             "Take it out of the URL: settings are shown, logged and kept in every snapshot.",
         )
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError as error:
+        raise InvalidUrl("a source's address is not a URL") from error
     if scheme not in _ADAPTERS:
         known = ", ".join(f"{name}://" for name in _ADAPTERS)
         raise InvalidUrl(

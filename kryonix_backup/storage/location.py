@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from kryonix_backup.addresses import holds_secret
 from kryonix_backup.errors import InvalidUrl
 
 _BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9.-]{1,61}[a-z0-9])", re.ASCII)
@@ -72,6 +73,8 @@ def parse_location(url: str) -> Directory | Bucket:
     """
     if _CONTROL.search(url):  # some of them urlsplit drops, and another place is named
         raise InvalidUrl("a region's address holds a line break or another control character")
+    if holds_secret(url):
+        raise _with_credentials()
     try:
         parts = urlsplit(url)
         query = dict(
@@ -83,11 +86,7 @@ def parse_location(url: str) -> Directory | Bucket:
     except ValueError as error:
         raise InvalidUrl("a region's address is not a URL") from error
     if credentials or any(_SECRET.search(key) for key in query) or "X-Amz" in url:
-        raise InvalidUrl(
-            "a region's address holds credentials, which it must not",
-            "Take them out of the URL and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or"
-            " KRYONIX_{REGION}_ACCESS_KEY_ID and KRYONIX_{REGION}_SECRET_ACCESS_KEY.",
-        )
+        raise _with_credentials()
     if port == 0 or parts.fragment:
         raise InvalidUrl(f"{url!r} is not a region's address")
     if parts.scheme == "file":
@@ -95,6 +94,14 @@ def parse_location(url: str) -> Directory | Bucket:
     if parts.scheme == "s3":
         return _bucket(url, parts.netloc, parts.path, query)
     raise InvalidUrl(f"{url!r} is neither a file:// nor an s3:// address")
+
+
+def _with_credentials() -> InvalidUrl:
+    return InvalidUrl(
+        "a region's address holds credentials, which it must not",
+        "Take them out of the URL and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or"
+        " KRYONIX_{REGION}_ACCESS_KEY_ID and KRYONIX_{REGION}_SECRET_ACCESS_KEY.",
+    )
 
 
 def _directory(url: str, host: str, path: str, query: dict[str, str]) -> Directory:

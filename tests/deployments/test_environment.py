@@ -16,6 +16,7 @@ CALLER = {
     "KRYONIX_PASSPHRASE": "open sesame",
     "KRYONIX_HOME": "/h",
     "AWS_SECRET_ACCESS_KEY": "hush",
+    "PGPASSWORD": "a tenant's database",
     "PREFECT_SERVER_ENCRYPTION_KEY": "server only",
 }
 
@@ -23,7 +24,7 @@ CALLER = {
 def test_nothing_that_opens_a_repository_reaches_the_server(tmp_path: Path) -> None:
     given = server_environment(CALLER, tmp_path, URL)
 
-    assert not [name for name in given if name.startswith(("KRYONIX_", "AWS_"))]
+    assert not [name for name in given if name.startswith(("KRYONIX_", "AWS_", "PG"))]
     assert given["PATH"] == "/bin"
     assert given["PREFECT_SERVER_ENCRYPTION_KEY"] == "server only"
 
@@ -33,6 +34,7 @@ def test_workers_have_the_tenants_secrets_and_not_the_servers(tmp_path: Path) ->
 
     assert given["KRYONIX_PASSPHRASE"] == "open sesame"
     assert given["KRYONIX_HOME"] == "/h"
+    assert given["PGPASSWORD"] == "a tenant's database"
     assert "PREFECT_SERVER_ENCRYPTION_KEY" not in given
     assert given["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from deployments.commands import _FLOWS
 from deployments.requests import flow_request, parse_parameters
 from kryonix_backup.errors import ConfigError, UsageError
 from tests.deployments.test_register import ACME, LOGGED
@@ -65,3 +66,18 @@ def test_a_tenant_without_a_log_has_none_to_keep(name: str, parameters: dict[str
 def test_what_does_not_exist_is_refused(name: str, parameters: dict[str, str]) -> None:
     with pytest.raises(UsageError):
         flow_request(name, ACME, parameters)
+
+
+@pytest.mark.parametrize(
+    "to", [{"db": "postgresql://u:hunter2@h/db"}, "postgresql://u:hunt/er2@h/db"]
+)
+def test_a_password_never_gets_to_the_server(to: object) -> None:
+    with pytest.raises(UsageError, match="holds a password") as refused:
+        flow_request("restore", ACME, {"to": to, "sources": ["db"]})
+
+    assert "hunt" not in refused.value.message
+
+
+def test_every_flow_that_can_be_asked_for_is_offered() -> None:
+    for name in _FLOWS:
+        assert flow_request(name, LOGGED, {}).deployment

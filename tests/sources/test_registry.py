@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,24 @@ def test_a_log_is_read_by_the_adapter_that_wrote_it() -> None:
     assert count([]) == (0, 0)
     assert log_counter("files:///srv") is None
     assert log_counter("memory://x") is None  # of a version that is to come
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:hunter2@h/db",
+        "postgresql://u:hunt/er2@h/db",
+        "postgresql://u@h/db?password=hunter2",
+        "postgresql+physical://u:hunt#er2@h/",
+        "pgdata://u:hunter2@h/",
+    ],
+)
+def test_an_address_with_a_password_is_refused_and_not_repeated(url: str) -> None:
+    for ask in (
+        lambda: open_source(_settings(url)),
+        lambda: open_target(url, RESTORE, overwrite=False),
+        lambda: phase_of(url),
+    ):
+        with pytest.raises(InvalidUrl, match="holds a password") as caught:
+            ask()
+        assert "hunt" not in "".join(traceback.format_exception(caught.value))

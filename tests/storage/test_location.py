@@ -102,6 +102,8 @@ def test_what_names_no_place_is_refused(url: str) -> None:
         "s3://hunter2@acme?endpoint=http://127.0.0.1:9000",
         "s3://acme?endpoint=http://KEY:hunter2@127.0.0.1:9000",
         "s3://acme?secret_access_key=hunter2",
+        "s3://KEY:hunter2/with+a+slash@acme",
+        "s3://acme?endpoint=http://KEY:hunter2/with+a+slash@host",
         "s3://acme?AWS_SECRET=hunter2",
         "s3://acme?access-key=hunter2",
         "s3://acme?X-Amz-Signature=hunter2",

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from kryonix_backup.addresses import holds_secret
 from kryonix_backup.errors import InvalidUrl
 from kryonix_backup.model import TenantId
 
@@ -62,6 +63,8 @@ def parse_key_store(url: str, tenant: TenantId) -> HsmLocation | KmsLocation:
     """
     if _CONTROL.search(url):
         raise InvalidUrl("a key store's address holds a control character", _FORMS)
+    if holds_secret(url):
+        raise _with_credentials()
     try:
         parts = urlsplit(url)
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
@@ -71,11 +74,7 @@ def parse_key_store(url: str, tenant: TenantId) -> HsmLocation | KmsLocation:
     except ValueError as error:
         raise InvalidUrl("a key store's address is not a URL", _FORMS) from error
     if "@" in parts.netloc + inner.netloc or any(_SECRET.search(key) for key, _ in pairs):
-        raise InvalidUrl(
-            "a key store's address holds a PIN or credentials, which it must not",
-            "Take them out of the URL and set KRYONIX_PIN_FILE, or KRYONIX_KMS_ACCESS_KEY_ID and"
-            " KRYONIX_KMS_SECRET_ACCESS_KEY.",
-        )
+        raise _with_credentials()
     if port == 0 or parts.fragment or len(query) < len(pairs):
         raise InvalidUrl(f"{url!r} is not a key store's address", _FORMS)
     if parts.scheme == "pkcs11":
@@ -83,6 +82,14 @@ def parse_key_store(url: str, tenant: TenantId) -> HsmLocation | KmsLocation:
     if parts.scheme == "kms":
         return _kms(url, parts, query, tenant)
     raise InvalidUrl(f"{url!r} is neither a pkcs11:// nor a kms:// address", _FORMS)
+
+
+def _with_credentials() -> InvalidUrl:
+    return InvalidUrl(
+        "a key store's address holds a PIN or credentials, which it must not",
+        "Take them out of the URL and set KRYONIX_PIN_FILE, or KRYONIX_KMS_ACCESS_KEY_ID and"
+        " KRYONIX_KMS_SECRET_ACCESS_KEY.",
+    )
 
 
 def _hsm(url: str, parts: SplitResult, query: dict[str, str], tenant: TenantId) -> HsmLocation:

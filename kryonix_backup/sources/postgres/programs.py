@@ -57,7 +57,11 @@ def _version(folder: Path) -> int:
     if not all(os.access(folder / name, os.X_OK) for name in _NEEDED):
         return 0
     said = subprocess.run(
-        [folder / "pg_dump", "--version"], capture_output=True, text=True, check=False
+        [folder / "pg_dump", "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": os.defpath, "LC_ALL": "C"},  # of ours it needs none, and secrets are in it
     )
     version = _VERSION.search(said.stdout)
     return int(version[1]) if version else 0

@@ -36,11 +36,13 @@ def test_none_that_is_new_enough_is_told() -> None:
 def test_a_folder_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("psql", "pg_dump", "pg_restore"):
         program = tmp_path / name
-        program.write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 99.1'\n")
+        program.write_text(f"#!/bin/sh\nenv > {tmp_path}/seen\necho 'pg_dump (PostgreSQL) 99.1'\n")
         program.chmod(0o755)
     monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setenv("KRYONIX_PASSPHRASE", "open sesame")
 
     assert programs_for(99) == tmp_path
+    assert "open sesame" not in (tmp_path / "seen").read_text(), "it needs nothing of ours"
     (tmp_path / "psql").unlink()
     programs_for.cache_clear()
     with pytest.raises(ConfigError):

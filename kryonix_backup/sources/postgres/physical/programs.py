@@ -107,7 +107,11 @@ def start(
 
 def _version(folder: Path) -> int:
     said = subprocess.run(
-        [folder / "postgres", "--version"], capture_output=True, text=True, check=False
+        [folder / "postgres", "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": os.defpath, "LC_ALL": "C"},  # of ours it needs none, and secrets are in it
     )
     version = _VERSION.search(said.stdout)
     return int(version[1]) if version else 0

@@ -55,3 +55,17 @@ def test_an_account_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(RestoreError, match="no account 'nosuchaccount'") as raised:
         Account.of("nosuchaccount", tmp_path)
     assert "?owner=ACCOUNT" in raised.value.hint
+
+
+def test_a_program_is_asked_for_its_version_without_our_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("postgres", "pg_controldata", "pg_verifybackup", "pg_waldump"):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\nenv > {tmp_path}/seen\necho 'postgres (PostgreSQL) 99.1'\n")
+        program.chmod(0o755)
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setenv("KRYONIX_PASSPHRASE", "open sesame")
+
+    assert server_of(99, combines=False) == tmp_path
+    assert "open sesame" not in (tmp_path / "seen").read_text()
