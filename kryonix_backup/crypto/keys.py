@@ -180,13 +180,18 @@ class TenantKeys:
         The data key of that id.
 
         Raises Damaged: the master opened this tenant's keys, so the one that is asked for was lost,
-        or whoever asks for it was changed. Raises KeyUnusable where its state forbids to open.
+        or whoever asks for it was changed. So is one that was destroyed, after all that it sealed
+        was sealed anew. Raises KeyUnusable where an operator has suspended it.
         """
         if key_id not in self._data:
             self.refresh()  # another process may have begun an epoch
         record = self._data.get(key_id)
         if record is None:
             raise Damaged(f"key {key_id} is not among the keys of this tenant")
+        if record.state is KeyState.DESTROYED:
+            raise Damaged(
+                f"key {key_id} (epoch {record.epoch}) was destroyed: what it sealed is gone"
+            )
         if record.state not in _OPENS:
             raise KeyUnusable(
                 f"key {key_id} (epoch {record.epoch}) is {record.state.value} since"

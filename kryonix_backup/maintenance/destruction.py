@@ -16,8 +16,9 @@ from typing import Any
 
 from kryonix_backup.clock import Clock
 from kryonix_backup.crypto.keystore import KeyStore, ManagedKeyStore
-from kryonix_backup.errors import KryonixError, RepositoryError
+from kryonix_backup.errors import Damaged, KeyRefused, KeyUnusable, KryonixError
 from kryonix_backup.model import TenantId
+from kryonix_backup.repository.keyrings import described_at
 from kryonix_backup.repository.layout import DESTROYED, FORMAT, KEYS
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.storage.store import ObjectStore
@@ -106,6 +107,7 @@ def _write(stores: Mapping[str, ObjectStore], record: Mapping[str, Any]) -> None
     body = json.dumps(record, indent=1).encode()
     for store in stores.values():
         with suppress(KryonixError):  # a region that does not answer is in the record
+            described_at(store)
             store.replace(DESTROYED, body)
 
 
@@ -164,7 +166,8 @@ def _try_to_open(
     for name, master in masters.items():
         try:
             Repository.open(store, tenant, master)
-        except RepositoryError as error:  # anything else is no refusal, and proves nothing
+        except (KeyRefused, KeyUnusable, Damaged) as error:
+            # Anything else proves nothing, least of all an empty place: a disk that is not mounted.
             refusals.append(f"{name}: {type(error).__name__}: {error.message}")
         else:
             return True, f"the {name} still opens it"

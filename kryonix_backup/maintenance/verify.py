@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from kryonix_backup.clock import Clock
 from kryonix_backup.errors import (
     Damaged,
+    KeyUnusable,
     KryonixError,
     ObjectMissing,
     RepositoryError,
@@ -147,8 +148,8 @@ class _Verification:
     def _check_snapshot(self, wanted: str) -> None:
         try:
             snapshot = self._repository.snapshot(wanted)
-        except SnapshotUnknown:
-            raise
+        except (SnapshotUnknown, KeyUnusable):
+            raise  # no damage: there is none of that id, or an operator forbade to open it
         except (RepositoryError, ObjectMissing) as error:
             self._checked[wanted] = None
             self._blame(f"{SNAPSHOTS}{wanted}", error.message, f"snapshot {wanted}")

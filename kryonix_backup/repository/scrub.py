@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kryonix_backup.crypto.seal import Header, Sealer
-from kryonix_backup.errors import KryonixError, ObjectMissing
+from kryonix_backup.errors import KeyUnusable, KryonixError, ObjectMissing
 from kryonix_backup.model import Blob, ChunkId
 from kryonix_backup.repository.layout import pack_name
 from kryonix_backup.repository.pack import PackInfo, Place, open_frame, pack_id, parse_directory
@@ -37,6 +37,8 @@ def scrub_pack(shelf: Shelf, pack: PackInfo) -> Scrubbed:
     try:
         Header.from_bytes(body, name)
         places = parse_directory(body, name, shelf.keys, shelf.repository)
+    except KeyUnusable:
+        raise  # nothing is wrong with it: an operator forbade to open it
     except KryonixError as error:
         return Scrubbed(pack, reason or error.message, _indexed(shelf, pack))
     bad = _bad_chunks(shelf, pack, body, places)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -213,7 +214,11 @@ def test_the_state_of_a_key_says_what_may_be_done(
     if opens:
         assert keys.data_key(record.id) is record.secret
     else:
-        with pytest.raises(KeyUnusable, match=f"epoch 2.*{state.value} since"):
+        gone = state is KeyState.DESTROYED  # then it is lost, and nobody can allow it again
+        error: type[KryonixError] = Damaged if gone else KeyUnusable
+        with pytest.raises(
+            error, match=f"epoch 2.*{'was destroyed' if gone else 'suspended since'}"
+        ):
             keys.data_key(record.id)
     if seals:
         assert keys.current is record
@@ -251,3 +256,22 @@ def test_keys_neither_print_nor_pickle() -> None:
         assert "\\x07" not in repr(holder)
         with pytest.raises(TypeError):
             pickle.dumps(holder)
+
+
+def test_what_others_change_is_taken_up() -> None:
+    ids, first = _record(Purpose.ID, 1), _record(Purpose.DATA, 2)
+    second = replace(_record(Purpose.DATA, 3), id=KeyId("3" * 32))
+    newer: list[list[KeyRecord] | None] = [
+        None,
+        [ids, replace(first, state=KeyState.SUSPENDED), second],
+    ]
+    keys = TenantKeys([ids, first], lambda: newer.pop(0) if newer else None)
+
+    keys.refresh()
+    assert keys.current is first
+    assert keys.data_key(second.id) is second.secret, "an epoch that is not known is asked for"
+    assert keys.current is second
+    keys.check_sealed([second.id])
+    for lost in (first.id, KeyId("4" * 32)):
+        with pytest.raises(KeyUnusable, match="since this began"):
+            keys.check_sealed([second.id, lost])

@@ -167,7 +167,7 @@ def test_cut_at_any_request_and_run_again_it_ends_right(tenant: Tenant, cut: int
 
 def test_what_fails_while_it_is_tried_proves_nothing(tenant: Tenant) -> None:
     # The keys are gone, and only the look whether it still opens has no answer.
-    failing = FaultyStore(tenant.two, get=[None, None, GONE])
+    failing = FaultyStore(tenant.two, get=[None, None, None, GONE])
 
     proof = tenant.destroy(two=failing).regions[1]
 

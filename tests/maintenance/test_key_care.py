@@ -160,6 +160,25 @@ def test_of_two_changes_at_once_one_is_told(regions: Regions) -> None:
     regions.assert_same(7, 2)
 
 
+def test_a_change_that_two_others_overtook_is_told_and_theirs_stand(regions: Regions) -> None:
+    class Overtaken(MemoryStore):
+        """Two changes come between its reading and its writing, and tidy up."""
+
+        def put(self, name: str, body: object) -> None:
+            if name.startswith("keys/") and name.endswith("2"):
+                regions.care().rotate_data()
+                regions.care().rotate_data()
+            super().put(name, body)  # type: ignore[arg-type]
+
+    late = Overtaken()
+    late.objects = regions.primary.objects
+
+    with pytest.raises(AlreadyRunning, match="at the same moment"):
+        regions.care(7, late, regions.second).set_state("1", KeyState.COMPROMISED)
+    regions.assert_same(7, 3)
+    assert _data(regions.care().keyring())[0] == (1, KeyState.DECRYPT_ONLY)
+
+
 def test_only_the_master_may_change_keys(regions: Regions) -> None:
     before = dict(regions.primary.objects)
 

@@ -170,3 +170,23 @@ def test_a_backup_that_began_before_a_new_epoch_counts() -> None:
     back_up(began, MemorySource(_things(1)))
 
     assert verify(reopened(store), Level.DATA, quiet, FixedClock()).status == "ok"
+
+
+def test_what_comes_back_under_a_destroyed_key_is_damage_and_stops_no_backup() -> None:
+    store = RecordingStore()
+    back_up(new_repository(store), MemorySource(_things(1)))
+    before = dict(store.objects)
+    care = KeyCare(ACME, [store], key_file(), FixedClock())
+    care.set_state("1", KeyState.COMPROMISED)
+    resealer = reopened(store).resealer()
+    list(resealer.reseal(resealer.sealed_by(care.compromised("1"))))
+    care.destroy_data_key("1")
+    for name, body in before.items():
+        if name.startswith(("packs/", "index/")):
+            store.objects.setdefault(name, body)
+
+    back_up(reopened(store), MemorySource(_things(2)))
+
+    report = verify(reopened(store), Level.DATA, quiet, FixedClock())
+    assert "was destroyed" in " ".join(damage.reason for damage in report.damage)
+    assert all(damage.affected == 0 for damage in report.damage)

@@ -18,6 +18,7 @@ from kryonix_backup.settings import (
     TenantSettings,
 )
 from tests.services.s3 import seaweedfs  # noqa: F401
+from tests.services.softhsm import softhsm, token  # noqa: F401
 
 KEY = bytes(range(32))  # a key file needs no slow derivation
 
