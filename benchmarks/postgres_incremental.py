@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from postgres import KRYONIX
+from postgres_measure import KRYONIX
 from postgres_log import digest
 
 from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
