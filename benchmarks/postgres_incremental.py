@@ -23,8 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from postgres_measure import KRYONIX
 from postgres_log import digest
+from postgres_measure import KRYONIX
 
 from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
 

@@ -40,6 +40,7 @@ from kryonix_backup.repository.repository import Repository
 from kryonix_backup.sdk.key_report import key_report, write_shares
 from kryonix_backup.sdk.limits import Held, schedule_of
 from kryonix_backup.sdk.resealing import ResealCost, costs_of, reseal_all
+from kryonix_backup.sdk.residency import check_key_store
 from kryonix_backup.sdk.trail import BEGUN, Trail, origin_of
 from kryonix_backup.settings import RootKey, Secret, TenantSettings, home_directory
 from kryonix_backup.storage.store import ObjectStore
@@ -312,6 +313,7 @@ class Keys:
     # ------------------------------------------------------------------ inside
 
     def _new_master(self, store_url: str | None) -> KeyStore:
+        check_key_store(self.settings, store_url)
         if store_url:
             root = RootKey.from_environment(self._env, self.tenant, store_url)
         else:

@@ -31,6 +31,7 @@ from kryonix_backup.sdk.isolation import (
     undo_isolation,
 )
 from kryonix_backup.sdk.limits import Held, load_tiers, schedule_of
+from kryonix_backup.sdk.residency import check_key_store
 from kryonix_backup.sdk.wiring import source_of
 from kryonix_backup.settings import RootKey, TenantSettings, home_directory
 from kryonix_backup.storage.residency import Residency, check_region
@@ -129,6 +130,9 @@ class Onboarding:
     def _encrypt(self) -> Facts:
         if self.settings.keys.fips:
             require_fips(self.settings.id)
+        root = self._root.store
+        for url in (root.url if root else None, self.settings.keys.second):
+            check_key_store(self.settings, url)
         store = open_key_store(self._root, self.settings.id)
         if isinstance(store, ManagedKeyStore) and not store.versions():
             journal = self._journal()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from kryonix_backup.crypto.stores.location import KmsLocation, parse_key_store
 from kryonix_backup.settings import RegionSettings, TenantSettings, jurisdiction
-from kryonix_backup.storage.residency import Residency, check_region
+from kryonix_backup.storage.residency import Residency, amazon_jurisdiction, check_region
 
 HERE = "KRYONIX_JURISDICTION"
 """Where this machine is, and the servers that it restores to."""
@@ -28,6 +29,21 @@ def taken_over(newest: TenantSettings, regions: Sequence[RegionSettings]) -> Ten
         check_region(each, Residency.of(newest))
     others = [each for each in newest.regions if each.name not in given]
     return replace(newest, regions=(*given.values(), *others))
+
+
+def check_key_store(settings: TenantSettings, url: str | None) -> None:
+    """
+    Raise ResidencyViolation where a tenant's keys would be kept outside of its jurisdictions.
+
+    A KMS is where Amazon's region is, and at an endpoint of another's nobody knows where; an HSM is
+    with whoever has it. Raises InvalidUrl.
+    """
+    if not url:
+        return
+    location = parse_key_store(url, settings.id)
+    if isinstance(location, KmsLocation):
+        place = None if location.endpoint else amazon_jurisdiction(location.region)
+        Residency.of(settings).check(f"the key store {location.address}", place)
 
 
 def check_targets(

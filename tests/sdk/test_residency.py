@@ -9,7 +9,7 @@ import pytest
 from kryonix_backup.errors import ResidencyViolation
 from kryonix_backup.model import RegionName
 from kryonix_backup.sdk.client import Client, RestoreRequest
-from kryonix_backup.sdk.residency import HERE, check_targets, taken_over
+from kryonix_backup.sdk.residency import HERE, check_key_store, check_targets, taken_over
 from kryonix_backup.sdk.tenants import add_tenant, connect
 from kryonix_backup.settings import RegionSettings, TenantSettings, Transfer
 from kryonix_backup.tenancy.registry import Registry
@@ -123,3 +123,26 @@ def test_a_recorded_transfer_lets_a_copy_out(machine: Machine) -> None:
     client.backup()
 
     assert client.newest_settings() == client.settings  # the record travels with the data
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        (None, True),
+        ("kms://?region=sa-east-1", True),
+        ("kms://?region=us-east-1", False),
+        ("kms://?region=sa-east-1&endpoint=https://kms.example.net", False),
+        ("pkcs11:///usr/lib/softhsm/libsofthsm2.so?token=t", True),
+    ],
+)
+def test_keys_stay_in_the_tenants_jurisdictions(
+    machine: Machine, url: str | None, *, allowed: bool
+) -> None:
+    settings = resident(machine, "BR", "BR")
+
+    if allowed:
+        check_key_store(settings, url)
+    else:
+        with pytest.raises(ResidencyViolation, match="key store"):
+            check_key_store(settings, url)
+    check_key_store(replace(settings, residency=()), url)
