@@ -64,10 +64,15 @@ def rotate(*, dry_run: bool) -> Answer:
 
 
 @keys.command("rotate-data", epilog="Example: kryonix keys acme rotate-data")
+@click.option(
+    "--prepare", is_flag=True,
+    help="Only make the next key, pre-active: it is in every region before it is used.",
+)  # fmt: skip
 @answers
-def rotate_data() -> Answer:
+def rotate_data(*, prepare: bool) -> Answer:
     """Start a new epoch of data keys. What older ones sealed stays as it is, and opens."""
-    return _shown(_keys().rotate_data())
+    ours = _keys()
+    return _shown(ours.prepare_data() if prepare else ours.rotate_data())
 
 
 @keys.command("rotate-archive", epilog="Example: kryonix keys acme rotate-archive")

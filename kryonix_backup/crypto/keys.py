@@ -42,6 +42,8 @@ class Purpose(StrEnum):
 class KeyState(StrEnum):
     """What may be done with a key (the states of NIST SP 800-57 part 1, section 7)."""
 
+    PRE_ACTIVE = "pre-active"
+    """Made, and in every region, before it is needed: neither seals nor opens yet."""
     ACTIVE = "active"
     DECRYPT_ONLY = "decrypt-only"
     """Opens what it sealed, and seals no more: a later epoch does."""

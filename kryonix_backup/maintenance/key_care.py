@@ -38,6 +38,7 @@ _AGAIN = "See 'kryonix keys ID show', then run the same command again."
 # What an operator may make of a key in each state; the rest is refused. Only what has nothing left
 # to open is destroyed: that is for `reseal` to say.
 _NEXT: Mapping[KeyState, frozenset[KeyState]] = {
+    KeyState.PRE_ACTIVE: frozenset({KeyState.COMPROMISED}),
     KeyState.ACTIVE: frozenset({KeyState.DECRYPT_ONLY, KeyState.SUSPENDED, KeyState.COMPROMISED}),
     KeyState.DECRYPT_ONLY: frozenset({KeyState.SUSPENDED, KeyState.COMPROMISED}),
     KeyState.SUSPENDED: frozenset({KeyState.ACTIVE, KeyState.DECRYPT_ONLY, KeyState.COMPROMISED}),
@@ -111,8 +112,26 @@ class KeyCare:
                 remove_older(store, self._owner)
         return keyring
 
+    def prepare(self, purpose: Purpose) -> Keyring:
+        """Make the key of the next epoch, which is in every region before `rotate` takes it up."""
+
+        def change(keyring: Keyring) -> Keyring:
+            if _prepared(keyring, purpose) is not None:
+                return keyring
+            fresh = replace(
+                new_key(purpose, _last_epoch(keyring, purpose) + 1, self._clock.now()),
+                state=KeyState.PRE_ACTIVE,
+            )
+            return replace(keyring, records=(*keyring.records, fresh))
+
+        return self._change(change)
+
     def rotate(self, purpose: Purpose) -> Keyring:
-        """Start an epoch of data or archive keys: a new one seals, and those before only open."""
+        """
+        Start an epoch of data or archive keys: a new one seals, and those before only open.
+
+        The one that was prepared is taken, if there is one.
+        """
         now = self._clock.now()
 
         def change(keyring: Keyring) -> Keyring:
@@ -122,9 +141,13 @@ class KeyCare:
                 else record
                 for record in keyring.records
             ]
-            epochs = [each.epoch for each in keyring.records if each.purpose is purpose]
-            fresh = new_key(purpose, max(epochs, default=0) + 1, now)
-            return replace(keyring, records=(*records, fresh))
+            prepared = _prepared(keyring, purpose)
+            if prepared is None:
+                fresh = new_key(purpose, _last_epoch(keyring, purpose) + 1, now)
+            else:
+                fresh = replace(prepared, state=KeyState.ACTIVE, changed=now)
+            kept = (each for each in records if each.id != fresh.id)
+            return replace(keyring, records=(*kept, fresh))
 
         return self._change(change)
 
@@ -233,10 +256,25 @@ class KeyCare:
         return settled
 
 
+def _prepared(keyring: Keyring, purpose: Purpose) -> KeyRecord | None:
+    return next(
+        (
+            each
+            for each in keyring.records
+            if each.purpose is purpose and each.state is KeyState.PRE_ACTIVE
+        ),
+        None,
+    )
+
+
+def _last_epoch(keyring: Keyring, purpose: Purpose) -> int:
+    return max((each.epoch for each in keyring.records if each.purpose is purpose), default=0)
+
+
 def _newest(keyring: Keyring, purpose: Purpose) -> datetime:
     """Since when there is the key of that purpose that seals now."""
     sealing = [
-        record.created
+        record.since
         for record in keyring.records
         if record.purpose is purpose and record.state is KeyState.ACTIVE
     ]

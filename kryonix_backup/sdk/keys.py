@@ -151,6 +151,11 @@ class Keys:
         with self._named(), self._changing("keys rotate-data"):
             return self._plain(self._care.rotate(Purpose.DATA))
 
+    def prepare_data(self) -> dict[str, Any]:
+        """Make the data key of the next epoch, so that it is in every region before it is used."""
+        with self._named(), self._trail.changing("keys rotate-data", "prepared"):
+            return self._plain(self._care.prepare(Purpose.DATA))
+
     def rotate_archive(self) -> dict[str, Any]:
         """Start an epoch of archive keys; envelopes of older ones open as before."""
         with self._named(), self._trail.changing("keys rotate-archive"):

@@ -198,6 +198,7 @@ def test_the_newest_epoch_seals_and_every_epoch_opens() -> None:
 @pytest.mark.parametrize(
     ("state", "opens", "seals"),
     [
+        (KeyState.PRE_ACTIVE, False, False),
         (KeyState.ACTIVE, True, True),
         (KeyState.DECRYPT_ONLY, True, False),
         (KeyState.SUSPENDED, False, False),

@@ -80,6 +80,24 @@ def test_a_new_epoch_seals_and_the_old_ones_open(regions: Regions) -> None:
         assert again.reader().read(again.namer(chunk)) == chunk
 
 
+def test_a_prepared_key_is_everywhere_before_it_seals(regions: Regions) -> None:
+    for _ in range(2):
+        before = regions.care().prepare(Purpose.DATA)
+
+    assert _data(before) == [(1, KeyState.ACTIVE), (2, KeyState.PRE_ACTIVE)]
+    prepared = before.records[-1].id
+    _keep(regions.primary, 7, b"by the first still")
+    again = Repository.open(regions.primary, ACME, OLD)
+    assert {pack.header.key_id for pack in again.load_index().packs().values()} != {prepared}
+    regions.clock.sleep(5)
+    after = regions.care().rotate(Purpose.DATA)
+    assert _data(after) == [(1, KeyState.DECRYPT_ONLY), (2, KeyState.ACTIVE)]
+    assert (after.records[-1].id, after.records[-1].since) == (
+        prepared,
+        NOON + timedelta(seconds=5),
+    )
+
+
 def test_a_new_master_opens_and_the_old_one_does_not(regions: Regions) -> None:
     secrets = {each.id: each.secret.reveal() for each in regions.care().keyring().records}
     packs = dict(regions.primary.objects)
