@@ -218,7 +218,7 @@ def test_the_state_of_a_key_says_what_may_be_done(
         gone = state is KeyState.DESTROYED  # then it is lost, and nobody can allow it again
         error: type[KryonixError] = Damaged if gone else KeyUnusable
         with pytest.raises(
-            error, match=f"epoch 2.*{'was destroyed' if gone else 'suspended since'}"
+            error, match=f"epoch 2.*{'was destroyed' if gone else f'{state.value} since'}"
         ):
             keys.data_key(record.id)
     if seals:
