@@ -166,8 +166,8 @@ def test_a_change_that_two_others_overtook_is_told_and_theirs_stand(regions: Reg
 
         def put(self, name: str, body: object) -> None:
             if name.startswith("keys/") and name.endswith("2"):
-                regions.care().rotate_data()
-                regions.care().rotate_data()
+                regions.care().rotate(Purpose.DATA)
+                regions.care().rotate(Purpose.DATA)
             super().put(name, body)  # type: ignore[arg-type]
 
     late = Overtaken()
