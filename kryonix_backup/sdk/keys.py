@@ -158,7 +158,7 @@ class Keys:
 
     def rotate_archive(self) -> dict[str, Any]:
         """Start an epoch of archive keys; envelopes of older ones open as before."""
-        with self._named(), self._trail.changing("keys rotate-archive"):
+        with self._named(), self._changing("keys rotate-archive"):
             return self._plain(self._care.rotate(Purpose.ARCHIVE))
 
     def rotate_master(self) -> dict[str, Any]:

@@ -119,6 +119,7 @@ def test_every_command_answers_in_both_forms_and_tells_no_secret(
         ("rotate", "--dry-run"),
         ("rotate",),
         ("rotate-data",),
+        ("rotate-archive",),
         ("settle",),
         ("state", "1", "suspended"),
         ("state", "1", "decrypt-only"),
@@ -155,17 +156,19 @@ def test_show_says_what_is_there_and_what_is_due(backed_up: Terminal) -> None:
     for purpose in ("data", "id", "audit"):
         assert purpose in outcome.out
     assert "data key due" in outcome.out
-    assert "due now" not in outcome.out
 
 
 def test_rotate_says_what_is_due_and_does_what_it_can(backed_up: Terminal) -> None:
     path = next((backed_up.root / "acme-primary" / "keys").rglob("0*"))
     assert path.name == "00000001"
 
+    settings = backed_up("tenant", "show", "acme", "--json").json
+    assert settings["keys"]["data_days"] is None, "what its tier says"
     dry = _keys(backed_up, "rotate", "--dry-run", "--json")
     done = _keys(backed_up, "rotate", "--json")
 
     assert (dry.json["due"], done.json["rotated"]) == ([], [])
+    assert "due now" not in _keys(backed_up, "show").out
     assert path.exists(), "nothing was due, so nothing was written"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kryonix_backup.crypto.keys import KeyState, Owner
+from kryonix_backup.crypto.keys import KeyState, Owner, Purpose
 from kryonix_backup.crypto.stores.root import RootKeyStore, master_from
 from kryonix_backup.errors import (
     KeyStoreUnavailable,
@@ -181,7 +181,11 @@ def test_nobody_brings_destroyed_keys_back_from_another_region(tenant: Tenant) -
 
     for stores in ((tenant.one, tenant.two), (tenant.two, tenant.one)):
         care = KeyCare(ACME, stores, key_file(), FixedClock())
-        for change in (care.settle, care.rotate_data, lambda: care.rotate_master(key_file(8))):  # noqa: B023
+        for change in (
+            care.settle,
+            lambda care=care: care.rotate(Purpose.DATA),
+            lambda care=care: care.rotate_master(key_file(8)),
+        ):
             with pytest.raises(KeyUnusable, match="were destroyed"):
                 change()
     assert not tenant.one.names("keys/")

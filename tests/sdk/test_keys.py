@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kryonix_backup.crypto.keys import KeyState, Owner
+from kryonix_backup.crypto.keys import KeyState, Owner, Purpose
 from kryonix_backup.crypto.keystore import ManagedKeyStore
 from kryonix_backup.crypto.stores.registry import open_key_store
 from kryonix_backup.errors import (
@@ -119,11 +119,14 @@ def test_a_key_file_is_renewed_by_its_owner(by_file: Tenant) -> None:
 
 
 def test_what_is_due_is_rotated_and_nothing_else(by_hsm: Tenant) -> None:
+    assert by_hsm.keys().rotate_due()["rotated"] == []
     late = FixedClock(NOON + timedelta(days=31))
     assert by_hsm.keys(late).rotate_due()["rotated"] == ["data"]
     assert by_hsm.keys(late).rotate_due()["rotated"] == []
     very_late = FixedClock(NOON + timedelta(days=91))
     assert by_hsm.keys(very_late).rotate_due()["rotated"] == ["master", "data"]
+    a_year_late = FixedClock(NOON + timedelta(days=366))
+    assert by_hsm.keys(a_year_late).rotate_due()["rotated"] == ["master", "data", "archive"]
 
 
 class Racing:
@@ -381,7 +384,7 @@ def test_a_snapshot_that_was_opened_before_the_rotation_is_read_to_its_end(
         [by_file.machine.held.store(each) for each in by_file.settings.regions],
         open_key_store(by_file.machine.key, by_file.settings.id),
         FixedClock(),
-    ).rotate_data()
+    ).rotate(Purpose.DATA)
 
     assert (
         bytes(begun) + b"".join(bytes(piece) for piece in reading)
