@@ -62,6 +62,12 @@ select pg_logical_emit_message(true, 'theirs', 'word-of-{n}-message');
 """
 Result = TypeVar("Result")
 
+_KINDS = {
+    layout.SNAPSHOTS: Kind.SNAPSHOT,
+    layout.INDEX: Kind.INDEX,
+    layout.RESTORES: Kind.JOURNAL,
+}
+
 
 class Neighbour:
     """One of several tenants: its database, its key, its repository."""
@@ -119,17 +125,16 @@ class Neighbour:
         """Every object of the repository with what is in it, in the clear."""
         repository = self.client.repository
         opened = repository._open
-        packs, reader = set(), repository.reader()
+        packs, reader, book = set(), repository.reader(), repository.audit()
         for chunk, found in repository.load_index():
             packs.add(layout.pack_name(found.pack.id))
             yield f"chunk {chunk.hex()}", reader.read(chunk)
         for name in [info.name for info in repository.store.list("")]:
-            if name.startswith(layout.SNAPSHOTS):
-                yield name, opened(Kind.SNAPSHOT, name)
-            elif name.startswith(layout.INDEX):
-                yield name, opened(Kind.INDEX, name)
-            elif name.startswith(layout.RESTORES):
-                yield name, opened(Kind.JOURNAL, name)
+            kind = next((kind for start, kind in _KINDS.items() if name.startswith(start)), None)
+            if kind is not None:
+                yield name, opened(kind, name)
+            elif name.startswith(layout.AUDIT):
+                yield name, book.content(name, repository.store.get(name))
             elif name.startswith(layout.LOGS):
                 yield from self._segment(name)
             elif name.startswith((layout.KEYS, layout.FORMAT)):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kryonix_backup.storage.registry import open_store
+from kryonix_backup.storage.residency import ANYWHERE
 from kryonix_backup.storage.store import ObjectStore
 from kryonix_backup.testing.s3_servers import S3Server
 from tests.integration.command import Command
@@ -27,7 +28,9 @@ class Bucket:
         self.region = ("--region", f"primary={self.url}")
         region = server.region(TENANT_A)
         self.store: ObjectStore = open_store(
-            type(region)(region.name, self.url, region.access_key_id, region.secret_access_key), {}
+            type(region)(region.name, self.url, region.access_key_id, region.secret_access_key),
+            {},
+            ANYWHERE,
         )
         self.command.run(
             "tenant", "add", "acme", *self.region, "--source", f"files=files://{work / 'tree'}"
