@@ -24,6 +24,7 @@ from kryonix_backup.repository.repository import Repository
 from kryonix_backup.sdk.trail import Trail
 from kryonix_backup.storage.filesystem import FilesystemStore
 from kryonix_backup.storage.registry import open_store
+from kryonix_backup.storage.residency import ANYWHERE
 from kryonix_backup.storage.store import ObjectStore
 from kryonix_backup.testing.repositories import ACME, RecordingStore, new_repository, reopened
 from kryonix_backup.testing.s3_servers import start_seaweedfs
@@ -97,7 +98,7 @@ def main() -> None:
         copy(source.objects, directory)
         measure("directory", directory, head, asked.appends)
         with start_seaweedfs(Path(work) / "s3", [BUCKET]) as server:
-            bucket = open_store(server.region(BUCKET), {})
+            bucket = open_store(server.region(BUCKET), {}, ANYWHERE)
             copy(source.objects, bucket)
             measure("SeaweedFS", bucket, head, asked.appends)
 

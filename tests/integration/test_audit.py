@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kryonix_backup.storage.registry import open_store
-from kryonix_backup.storage.residency import ANYWHERE
 from kryonix_backup.storage.store import ObjectStore
 from kryonix_backup.testing.s3_servers import S3Server
 from tests.integration.command import Command
+from tests.integration.stores import store_of
 from tests.services.s3 import TENANT_A, new_prefix, seaweedfs  # noqa: F401
 
 pytestmark = pytest.mark.service
@@ -26,12 +25,7 @@ class Bucket:
         keys = server.buckets[TENANT_A]
         self.command = Command.with_key_file(work / "home", **keys.environment())
         self.region = ("--region", f"primary={self.url}")
-        region = server.region(TENANT_A)
-        self.store: ObjectStore = open_store(
-            type(region)(region.name, self.url, region.access_key_id, region.secret_access_key),
-            {},
-            ANYWHERE,
-        )
+        self.store: ObjectStore = store_of(self.url, self.command)
         self.command.run(
             "tenant", "add", "acme", *self.region, "--source", f"files=files://{work / 'tree'}"
         )
