@@ -79,6 +79,16 @@ def test_sources_and_regions_are_found_by_name() -> None:
         ({"tier": 7}, "wrong form"),
         ({"limits": {"colour": 1}}, "no limit 'colour'"),
         ({"limits": [1]}, "not a mapping"),
+        ({"keys": {"colour": 1}}, "no setting 'colour'"),
+        ({"keys": {"data_days": 0}}, "data_days is 0, not a number of days"),
+        ({"keys": {"master_days": 3651}}, "master_days is 3651"),
+        ({"keys": {"archive_days": "30"}}, "archive_days is '30'"),
+        ({"keys": {"data_days": True}}, "data_days is True"),
+        ({"keys": {"fips": "yes"}}, "fips is 'yes'"),
+        ({"keys": {"store": 7}}, "store is no address"),
+        ({"keys": {"second": ["kms:"]}}, "second is no address"),
+        ({"keys": 7}, "wrong form"),
+        ({"keys": [1]}, "wrong form|no setting"),
     ],
 )
 def test_what_is_wrong_is_named(change: dict[str, Any], named: str) -> None:

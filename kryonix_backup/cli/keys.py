@@ -93,7 +93,9 @@ def rotate_master() -> Answer:
     return _shown(_keys().rotate_master())
 
 
-@keys.command(epilog="Example: KRYONIX_NEW_PASSPHRASE_FILE=new.txt kryonix keys acme move")
+@keys.command(
+    epilog="Example: kryonix keys acme move --to pkcs11:///usr/lib/softhsm/libsofthsm2.so?token=k"
+)
 @click.option(
     "--to", "store", metavar="URL",
     help="An HSM or KMS: pkcs11:///module.so?token=LABEL or kms://ALIAS?region=R. Without it, what"

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from kryonix_backup.crypto.keys import KeyState
+from kryonix_backup.crypto.seal import HEADER_BYTES, Header
 from kryonix_backup.model import RegionName, SourceName, TenantId, Tier
 from kryonix_backup.sdk.client import Client
 from kryonix_backup.sdk.following import LogFollowers, LoggedTenant, LogState, Standing
+from kryonix_backup.sdk.keys import Keys
 from kryonix_backup.settings import RegionSettings, RootKey, Secret, SourceSettings, TenantSettings
 from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
 from tests.services.postgres import new_database
@@ -169,3 +172,41 @@ def test_a_thread_that_ended_by_a_fault_of_ours_is_started_again(
         return ACME in states and states[ACME].standing is Standing.FOLLOWED
 
     wait_for(followers, again)
+
+
+def test_a_log_goes_on_under_the_key_of_now_and_stops_when_the_keys_are_destroyed(
+    place: Place, followers: LogFollowers
+) -> None:
+    client = place.tenant(ACME)
+    env = {"KRYONIX_HOME": str(place.root / "home")}
+    keys = Keys(client.settings, RootKey(key_file=Secret(bytes(range(32)))), env=env)
+    followers.keep({ACME: logged(client)})
+
+    def kept(count: int) -> None:
+        place.commit(client)
+
+        def holds(states: dict[TenantId, LogState]) -> bool:
+            report = states[ACME].report
+            return report is not None and report.changes >= count
+
+        wait_for(followers, holds)
+        assert followers.states()[0].standing is Standing.FOLLOWED
+
+    kept(1)
+    keys.rotate_data()
+    kept(2)
+    keys.set_state("2", KeyState.SUSPENDED)
+    kept(3)
+
+    store = client.repository.store
+    epochs = {row["key"]: row["epoch"] for row in keys.show()["keys"] if row["purpose"] == "data"}
+    sealing = [
+        epochs[Header.from_bytes(store.get_range(info.name, 0, HEADER_BYTES), info.name).key_id]
+        for info in sorted(store.list("logs/"))
+    ]
+    assert sealing == sorted(sealing), "a key that made way seals nothing more"
+    assert set(sealing) == {1, 2, 3}
+    keys.destroy()
+    place.commit(client)
+    wait_for(followers, lambda states: states[ACME].standing is Standing.FAILING)
+    assert "were destroyed" in followers.states()[0].message
