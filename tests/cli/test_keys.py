@@ -118,6 +118,7 @@ def test_every_command_answers_in_both_forms_and_tells_no_secret(
         ("show",),
         ("rotate", "--dry-run"),
         ("rotate",),
+        ("rotate-data", "--prepare"),
         ("rotate-data",),
         ("rotate-archive",),
         ("settle",),
