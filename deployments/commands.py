@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deployments import local
-from deployments.environment import client_environment, prefect_home
+from deployments.environment import client_environment, load_schedules, prefect_home
 from kryonix_backup.cli.answer import Answer, answers
 from kryonix_backup.cli.options import tenant_argument
 from kryonix_backup.cli.text import table
@@ -180,6 +180,7 @@ def _reach() -> str:
 def _use(url: str) -> None:
     """Point this process at that server; before Prefect is imported for the first time."""
     os.environ.update(client_environment(prefect_home(), url))
+    load_schedules()
 
 
 def _client() -> SyncPrefectClient:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import base64
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from kryonix_backup.settings import home_directory
@@ -65,6 +66,30 @@ def worker_environment(env: Mapping[str, str], home: Path, url: str) -> dict[str
     own = {name: value for name, value in env.items() if name not in _SERVER_ALONE}
     place = {"KRYONIX_HOME": str(home_directory(env).resolve())}
     return {**_WORKER, **own, **client_environment(home, url), **place}
+
+
+@contextmanager
+def secrets_hidden() -> Iterator[None]:
+    """What is started meanwhile finds nothing in its environment that opens a tenant's data."""
+    hidden = {name: value for name, value in os.environ.items() if name.startswith(_TENANTS)}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def load_schedules() -> None:
+    """
+    Let Prefect import now what it needs for its first schedule, with our secrets hidden.
+
+    On import that asks the program ``file`` about this Python, and gives it all our environment.
+    """
+    with secrets_hidden():
+        from prefect.client.schemas.schedules import CronSchedule
+
+        CronSchedule(cron="0 0 * * *", timezone="UTC")
 
 
 def encryption_key(home: Path) -> str:

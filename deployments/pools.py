@@ -44,7 +44,7 @@ def run_flows_directly(client: SyncPrefectClient, pools: Sequence[str]) -> None:
     By default a worker starts a second Python that looks for code to copy first; our flows are
     installed, and a run begins some three CPU seconds sooner without it.
     """
-    command = shlex.join([sys.executable, "-P", "-m", "prefect.engine"])
+    command = shlex.join([sys.executable, "-P", "-m", "deployments.engine"])
     for pool in pools:
         template = client.read_work_pool(pool).base_job_template
         setting = template["variables"]["properties"]["command"]

@@ -17,6 +17,7 @@ from prefect.settings import PREFECT_WORKER_HEARTBEAT_SECONDS
 from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers.process import ProcessWorker
 
+from deployments.environment import load_schedules
 from kryonix_backup.dumps import forbid_dumps
 
 PATIENCE_S = 120.0
@@ -55,5 +56,6 @@ async def work(pool: str) -> None:
 if __name__ == "__main__":
     forbid_dumps()
     os.chdir(os.environ["PREFECT_HOME"])
+    load_schedules()
     setup_signal_handlers_worker(os.getpid(), "the process worker", lambda text: None)
     asyncio.run(work(sys.argv[1]))

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
 import base64
+import os
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from deployments.environment import (
     client_environment,
     encryption_key,
+    secrets_hidden,
     server_environment,
     worker_environment,
 )
@@ -53,3 +59,35 @@ def test_the_servers_key_is_made_once_and_for_its_owner(tmp_path: Path) -> None:
     assert encryption_key(tmp_path / "prefect") == key
     assert len(base64.urlsafe_b64decode(key)) == 32
     assert (tmp_path / "prefect/encryption.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_started_meanwhile_finds_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KRYONIX_PASSPHRASE", "open sesame")
+    monkeypatch.setenv("HARMLESS", "here")
+
+    with secrets_hidden():
+        seen = subprocess.run(["env"], capture_output=True, text=True, check=True).stdout
+
+    assert "open sesame" not in seen
+    assert "HARMLESS=here" in seen
+    assert os.environ["KRYONIX_PASSPHRASE"] == "open sesame"
+
+
+def test_prefect_asks_no_program_with_our_secrets_about_this_python(tmp_path: Path) -> None:
+    """It would on its first schedule; what it asks is done before, with the secrets hidden."""
+    asked = tmp_path / "file"
+    asked.write_text(f"#!/bin/sh\nenv >> {tmp_path}/seen\n")
+    asked.chmod(0o755)
+    code = (
+        "from deployments.environment import load_schedules; load_schedules()\n"
+        "from prefect.client.schemas.schedules import CronSchedule\n"
+        "import os; CronSchedule(cron='1 * * * *'); print(os.environ['KRYONIX_PASSPHRASE'])"
+    )
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "KRYONIX_PASSPHRASE": "sesame"}
+
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    ).stdout
+
+    assert said == "sesame\n"
+    assert "sesame" not in (tmp_path / "seen").read_text()
