@@ -30,7 +30,7 @@ class KeyBlock(Block):
     _logo_url: ClassVar[HttpUrl] = logo_url()
 
     # What is typed into the wrong field may be a secret: an error must not repeat it.
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     passphrase_variable: str | None = Field(
         default=None,
