@@ -128,5 +128,4 @@ def log_to_stderr(*, verbose: bool) -> None:
     handler = _StderrHandler()
     handler.setFormatter(_FieldFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    if verbose:
-        logging.getLogger("kryonix_backup").setLevel(logging.DEBUG)
+    logging.getLogger("kryonix_backup").setLevel(logging.DEBUG if verbose else logging.NOTSET)
