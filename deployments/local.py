@@ -178,12 +178,12 @@ def alone(home: Path) -> Iterator[None]:
 
 
 def _start_all(home: Path, env: Mapping[str, str], port: int) -> LocalServer:
+    from kryonix_backup.sdk.limits import load_tiers  # 'kryonix --help' does without
+
+    pools = load_tiers(env).names  # first: where it fails nothing runs that nobody would stop
     url = f"http://127.0.0.1:{port}"
     command = [*_PYTHON, "-m", "deployments.server", str(port)]
     server = Child.start("server", command, server_environment(env, home, url), home)
-    from kryonix_backup.sdk.limits import load_tiers  # 'kryonix --help' does without
-
-    pools = load_tiers(env).names
     return LocalServer(url, server, tuple(_start_worker(pool, home, env, url) for pool in pools))
 
 

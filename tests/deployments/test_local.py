@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
-from deployments.local import LocalServer
+from deployments.local import LocalServer, start
 from deployments.process import start_time
+from kryonix_backup.clock import SystemClock
+from kryonix_backup.errors import ConfigError
 from kryonix_backup.sdk.client import Client
 from kryonix_backup.settings import RootKey, Secret, TenantSettings
 from tests.deployments.conftest import PASSPHRASE, Kryonix
@@ -241,3 +243,12 @@ def test_no_secret_is_in_what_prefect_keeps(kryonix: Kryonix, acme: TenantSettin
 
 def test_what_is_down_can_be_asked_about(tmp_path: Path) -> None:
     assert LocalServer.load(tmp_path) is None
+
+
+def test_nothing_is_started_for_tiers_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "tiers.yaml").write_text("none")
+
+    with pytest.raises(ConfigError):
+        start(tmp_path, {"KRYONIX_TIERS": str(tmp_path / "tiers.yaml")}, SystemClock())
+
+    assert not (tmp_path / "server.log").exists()
