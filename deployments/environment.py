@@ -70,12 +70,8 @@ def worker_environment(env: Mapping[str, str], home: Path, url: str) -> dict[str
 
 @contextmanager
 def secrets_hidden() -> Iterator[None]:
-    """What is started meanwhile finds no tenant's or server's secret in its environment."""
-    hidden = {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith(_TENANTS) or name in _SERVER_ALONE
-    }
+    """What is started meanwhile finds nothing in its environment that opens a tenant's data."""
+    hidden = {name: value for name, value in os.environ.items() if name.startswith(_TENANTS)}
     for name in hidden:
         del os.environ[name]
     try:

@@ -20,7 +20,6 @@ from starlette.responses import FileResponse, PlainTextResponse
 from starlette.routing import Route
 
 from blocks.logo import LOGO_PATH
-from deployments.environment import load_schedules
 from deployments.local import PID_PATH
 from kryonix_backup.dumps import forbid_dumps
 
@@ -43,5 +42,4 @@ def local_application() -> FastAPI:
 if __name__ == "__main__":
     forbid_dumps()
     os.chdir(os.environ["PREFECT_HOME"])
-    load_schedules()
     uvicorn.run(local_application(), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

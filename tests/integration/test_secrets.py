@@ -171,7 +171,9 @@ def test_a_program_is_given_no_secret_that_it_does_not_need(told: Told) -> None:
     assert {"acme's PIN", "delta's passphrase", "operator's S3 secret"} <= for_us <= set(words)
     assert servers
     assert all(found <= own for name, found in leaked.items() if "deployments.server" in name)
-    assert not [name for name in leaked if "deployments.server" not in name], leaked
+    # Prefect's own server asks `file` about Python while it is imported: docs/secrets.md says so.
+    asked = {name for name, found in leaked.items() if name.startswith("file -b ") and found <= own}
+    assert not [name for name in leaked.keys() - asked if "deployments.server" not in name], leaked
 
 
 def test_temporary_files_hold_no_secret(told: Told) -> None:
