@@ -113,7 +113,11 @@ class Onboarding:
         done = [Isolation.from_plain(row) for row in made["isolation"]]
         left += undo_isolation(self.settings, done, env=self._env)
         if made["master"]:
-            left += self._undo_master()
+            left += (
+                self._undo_master()
+                if not self._is_used()
+                else ["the master key stays: a repository that it opens is in use"]
+            )
         with suppress(FileNotFoundError):
             self._path.unlink()
         return left
@@ -189,6 +193,14 @@ class Onboarding:
         }
 
     # ------------------------------------------------------------------ the journal
+
+    def _is_used(self) -> bool:
+        """Whether a region still holds a repository, or nobody can know."""
+        held = Held.of(self.settings, self._env, self._clock)
+        try:
+            return not all(_is_missing(held.store(each)) for each in self.settings.regions)
+        except KryonixError:
+            return True
 
     def _undo_master(self) -> list[str]:
         store = open_key_store(self._root, self.settings.id)
