@@ -4,7 +4,8 @@ The road of one part of a source, on several threads with bounded memory.
 The calling thread reads content into a few buffers and cuts it; worker threads name, compress and
 seal what a buffer holds, and the writer's threads store it. All the heavy calls release the GIL.
 A buffer is used again when everything in it is kept, so reading waits where storing is slow. The
-results come back in the order of reading, and so do the entries of the tree.
+results come back in the order of reading, and so do the entries of the tree. Where a source can be
+read at several places at once, several threads do so, each with buffers of its own.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import os
 import queue
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from threading import Thread
 from typing import NamedTuple
 
+from kryonix_backup.backup.sharing import Shared
 from kryonix_backup.chunking.fastcdc import FILE_CHUNKS, Cutter
 from kryonix_backup.crypto.seal import Kind
 from kryonix_backup.errors import SourceUnreadable
@@ -24,11 +27,12 @@ from kryonix_backup.repository.content import RefList
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.tree import Root, TreeWriter
 from kryonix_backup.repository.writer import ChunkWriter, Lane
-from kryonix_backup.sources.source import Dump, Item, Reader
+from kryonix_backup.sources.source import Barrier, Dump, Item, Reader
 
 _BUFFER_BYTES = 2 * MIB  # at least twice the greatest chunk
 _SPARE_BUFFERS = 2  # beside one for each worker: one being filled, one waiting
 _MOST_ENTRIES_WAITING = 4096
+_LOOK_EVERY_S = 0.5  # for a failure elsewhere, while waiting for a buffer
 
 
 class PartCounts(NamedTuple):
@@ -58,8 +62,9 @@ class _Done(NamedTuple):
 class _Batch:
     """One buffer's chunks, and the entries that end among them, in order."""
 
-    def __init__(self, buffer: bytearray) -> None:
+    def __init__(self, buffer: bytearray, done: queue.SimpleQueue[BaseException | None]) -> None:
         self.buffer = buffer
+        self.done = done
         self.view = memoryview(buffer)
         self.used = 0
         self.steps: list[_Piece | _Done] = []
@@ -82,13 +87,11 @@ class Pipeline:
         self._tell = tell
         self._seed = repository.namer.tree_seed
         self._cutter = Cutter(FILE_CHUNKS, repository.namer.chunker_seed)
-        self._tree_lane = writer.lane("zstd:3", Kind.TREE_PACK)
         count = workers or len(os.sched_getaffinity(0))
         self._work: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._free: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
-        for _ in range(count + _SPARE_BUFFERS):
-            self._free.put(bytearray(_BUFFER_BYTES))
+        self._buffers = 0
+        self._want(count + _SPARE_BUFFERS)
         self._workers = [
             Thread(target=self._keep_all, args=(writer.lane(compression),), daemon=True)
             for _ in range(count)
@@ -105,47 +108,93 @@ class Pipeline:
 
     def run(self, dump: Dump) -> tuple[Root, PartCounts]:
         """Keep one part's content and its tree; entries that cannot be read become problems."""
-        return _PartRun(self, dump, TreeWriter(self._keep_tree, self._seed)).run()
+        tree = TreeWriter(self._tree_keeper(), self._seed)
+        if dump.readers > 1:
+            entries, counts = self._side_by_side(dump)
+        else:
+            entries = []
+            add = tree.add if dump.ordered else entries.append
+            counts = _Road(self, dump, add, self._tell).run()
+        for entry in sorted(entries, key=lambda each: sort_key(each.path)):
+            tree.add(entry)
+        root = tree.close()
+        self._tell(counts)
+        return root, counts
 
-    def _keep_tree(self, raw: bytes) -> ChunkId:
-        return self._tree_lane.keep([raw])[0]
+    def _side_by_side(self, dump: Dump) -> tuple[list[Entry], PartCounts]:
+        """The entries of a part, in no order, as several roads found them."""
+        self._want(len(self._workers) + 2 * dump.readers)
+        shared = Shared(dump.items)
+        entries: list[Entry] = []
+        counts = [PartCounts()] * dump.readers
+
+        def ride(number: int) -> None:
+            def tell(so_far: PartCounts) -> None:
+                counts[number] = so_far
+                self._tell(counted(iter(counts)))
+
+            mine = dump._replace(items=shared.items())
+            try:
+                counts[number] = _Road(self, mine, entries.append, tell).run()
+            except BaseException as error:
+                self._writer.fail(error)  # who waits for a buffer learns of it there
+                raise
+
+        shared.run([
+            Thread(target=copy_context().run, args=(shared.guarded, ride, number), daemon=True)
+            for number in range(dump.readers)
+        ])  # fmt: skip
+        return entries, counted(iter(counts))
+
+    def _want(self, buffers: int) -> None:
+        for _ in range(buffers - self._buffers):
+            self._free.put(bytearray(_BUFFER_BYTES))
+        self._buffers = max(buffers, self._buffers)
+
+    def _tree_keeper(self) -> Callable[[bytes], ChunkId]:
+        lane = self._writer.lane("zstd:3", Kind.TREE_PACK)
+        return lambda raw: lane.keep([raw])[0]
 
     def _keep_all(self, lane: Lane) -> None:
         while (batch := self._work.get()) is not None:
             try:
                 pieces = [step for step in batch.steps if isinstance(step, _Piece)]
                 batch.kept = lane.keep([batch.view[piece.start : piece.end] for piece in pieces])
-                self._done.put(None)
+                batch.done.put(None)
             except BaseException as error:
                 self._writer.fail(error)
-                self._done.put(error)
+                batch.done.put(error)
 
 
-class _PartRun:
-    """One part on its way; only the calling thread is in here."""
+class _Road:
+    """Items on their way, in order; only one thread is in here."""
 
-    def __init__(self, pipeline: Pipeline, dump: Dump, tree: TreeWriter) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        dump: Dump,
+        add: Callable[[Entry], None],
+        tell: Callable[[PartCounts], None],
+    ) -> None:
         self._pipe = pipeline
         self._dump = dump
-        self._tree = tree
-        self._unordered: list[Entry] = []
-        self._add = tree.add if dump.ordered else self._unordered.append
+        self._add = add
+        self._tell = tell
+        self._keep_tree = pipeline._tree_keeper()
         self._counts = PartCounts()
+        self._done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._waiting: deque[_Batch] = deque()
-        self._batch = _Batch(self._buffer())
+        self._batch = self._new_batch()
 
-    def run(self) -> tuple[Root, PartCounts]:
+    def run(self) -> PartCounts:
         for item in self._dump.items:
-            self._take(item)
+            if not isinstance(item, Barrier):  # what came before it was read to its end
+                self._take(item)
         self._submit()
         while self._waiting:
             self._finish_first()
         self._pipe._free.put(self._batch.buffer)
-        for entry in sorted(self._unordered, key=lambda each: sort_key(each.path)):
-            self._tree.add(entry)
-        root = self._tree.close()
-        self._pipe._tell(self._counts)
-        return root, self._counts
+        return self._counts
 
     def _take(self, item: Item) -> None:
         if item.open is None:
@@ -168,7 +217,7 @@ class _PartRun:
         self._read(item.entry, reader)
 
     def _read(self, entry: Entry, reader: Reader) -> None:
-        content = RefList(self._pipe._keep_tree)
+        content = RefList(self._keep_tree)
         try:
             size = self._cut(entry, content, reader)
             final = reader.close()
@@ -230,21 +279,30 @@ class _PartRun:
         if batch.pieces:
             self._waiting.append(batch)
             self._pipe._work.put(batch)
-            self._batch = _Batch(self._buffer())
+            self._batch = self._new_batch()
         elif batch.steps or batch.used:
             # Nothing to keep: only the place of its entries in the order counts.
             batch.kept = []
             self._waiting.append(batch)
-            self._batch = _Batch(self._buffer())
+            self._batch = self._new_batch()
         self._finish_ready()
-        self._pipe._tell(self._counts)
+        self._tell(self._counts)
+
+    def _new_batch(self) -> _Batch:
+        return _Batch(self._buffer(), self._done)
 
     def _buffer(self) -> bytearray:
+        free = self._pipe._free
         while True:
             try:
-                return self._pipe._free.get_nowait()
+                if self._waiting:
+                    return free.get_nowait()
+                return free.get(timeout=_LOOK_EVERY_S)  # other roads have them all
             except queue.Empty:
-                self._finish_first()
+                if self._waiting:
+                    self._finish_first()
+                else:
+                    self._pipe._writer.check()
 
     def _finish_ready(self) -> None:
         while self._waiting and self._waiting[0].kept is not None:
@@ -253,7 +311,7 @@ class _PartRun:
     def _finish_first(self) -> None:
         batch = self._waiting.popleft()
         while batch.kept is None:
-            if (failure := self._pipe._done.get()) is not None:
+            if (failure := self._done.get()) is not None:
                 raise failure
         ids = iter(batch.kept)
         for step in batch.steps:

@@ -100,8 +100,8 @@ class Program:
     ) -> None:
         self.stop()
 
-    def stop(self) -> None:
-        """End the program where it still runs, and let go of it; twice does nothing."""
+    def end(self) -> None:
+        """End the program where it still runs; who reads from it meanwhile finds its end."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -109,6 +109,10 @@ class Program:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+
+    def stop(self) -> None:
+        """End the program where it still runs, and let go of it; twice does nothing."""
+        self.end()
         for stream in (self._process.stdin, self._process.stdout, self._said):
             if stream is not None:
                 stream.close()

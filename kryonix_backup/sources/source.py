@@ -45,16 +45,22 @@ class Item(NamedTuple):
     open: Callable[[], Reader] | None = None
 
 
+class Barrier(NamedTuple):
+    """Between two items: all that came before are read to their ends before it goes on."""
+
+
 class Dump(NamedTuple):
     """What one part of a source holds; the iterators are read once."""
 
-    items: Iterator[Item]
+    items: Iterator[Item | Barrier]
     problems: list[Problem]
     """Filled while ``items`` is read: what could not be looked at, and why."""
     ordered: bool = True
     """Whether they come in order; entries (not contents) that do not are held until the end."""
     why: Sequence[str] = ()
     """Filled as ``problems`` is: why it reads all, where only what has changed was asked for."""
+    readers: int = 1
+    """How many threads may read items at the same time; entries are then held until the end."""
 
 
 class Size(NamedTuple):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from kryonix_backup.model import KIB, MIB, Entry, EntryKind, Problem
 from kryonix_backup.repository.content import refs_of
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.tree import Root
-from kryonix_backup.sources.source import Dump, Item
+from kryonix_backup.sources.source import Barrier, Dump, Item
 from kryonix_backup.testing.faults import FaultyStore
 from kryonix_backup.testing.repositories import RecordingStore, new_repository, reopened
 from kryonix_backup.testing.sources import MemorySource, Thing
@@ -76,9 +77,10 @@ sizes = sampled_from([0, 1, 63, 64, 65, 1023, 1024, 1025, 4095, 4096, 4097, 9000
     files=lists(tuples(sizes, integers(1, 5000)), max_size=12),
     seed=integers(0, 100),
     workers=integers(1, 3),
+    readers=integers(1, 4),
 )
 def test_a_stream_in_any_pieces_is_cut_like_the_whole(
-    files: list[tuple[int, int]], seed: int, workers: int
+    files: list[tuple[int, int]], seed: int, workers: int, readers: int
 ) -> None:
     repository = new_repository()
     things = {
@@ -87,7 +89,7 @@ def test_a_stream_in_any_pieces_is_cut_like_the_whole(
     }
     cutter = Cutter(SMALL, repository.namer.chunker_seed)
 
-    root, counts = _run(repository, _dump(things), workers)
+    root, counts = _run(repository, _dump(things)._replace(readers=readers), workers)
 
     entries = _entries(repository, root)
     assert [entry.path for entry in entries] == sorted(things)
@@ -194,21 +196,24 @@ def test_holes_count_for_the_size_but_are_not_read() -> None:
     assert (counts.bytes_total, counts.bytes_read) == (4200, 4)
 
 
-def test_a_failing_store_ends_the_run_and_every_thread() -> None:
+@pytest.mark.parametrize("readers", [1, 3])
+def test_a_failing_store_ends_the_run_and_every_thread(readers: int) -> None:
     before = len(_threads())
     inner = RecordingStore()
     new_repository(inner)
     repository = reopened(FaultyStore(inner, put=[StoreFull("no room")]))
     body = random.Random(1).randbytes(40 * MIB)
 
+    dump = _dump({b"%02d" % n: Thing(body[n * MIB :]) for n in range(10)})
     with pytest.raises(StoreFull):
-        _run(repository, _dump({b"%02d" % n: Thing(body[n * MIB :]) for n in range(10)}))
+        _run(repository, dump._replace(readers=readers))
 
     assert len(_threads()) == before
     assert inner.names("index/") == []
 
 
-def test_a_source_that_fails_ends_every_thread() -> None:
+@pytest.mark.parametrize("readers", [1, 3])
+def test_a_source_that_fails_ends_every_thread(readers: int) -> None:
     before = len(_threads())
 
     def items() -> Iterator[Item]:
@@ -216,7 +221,72 @@ def test_a_source_that_fails_ends_every_thread() -> None:
         raise SourceError("gone")
 
     with pytest.raises(SourceError, match="gone"):
-        _run(new_repository(), Dump(items(), []))
+        _run(new_repository(), Dump(items(), [], readers=readers))
+
+    assert len(_threads()) == before
+
+
+def test_what_is_read_side_by_side_is_all_read_before_a_barrier_is_passed() -> None:
+    reading, closed = threading.Barrier(2), []
+
+    class Reader:
+        """Goes on only when another one reads too."""
+
+        def __init__(self, entry: Entry) -> None:
+            self._entry = entry
+
+        def readinto(self, view: memoryview) -> int:
+            reading.wait(30)
+            return 0
+
+        def close(self) -> Entry:
+            closed.append(self._entry.path)
+            return self._entry
+
+    def items() -> Iterator[Item | Barrier]:
+        for path in (b"b", b"a"):
+            entry = Entry(path, EntryKind.FILE, 0)
+            yield Item(entry, partial(Reader, entry))
+        yield Barrier()
+        assert sorted(closed) == [b"a", b"b"]
+        yield Item(Entry(b"c", EntryKind.DIRECTORY, 0))
+
+    repository = new_repository()
+    root, counts = _run(repository, Dump(items(), [], readers=2))
+
+    assert [entry.path for entry in _entries(repository, root)] == [b"a", b"b", b"c"]
+    assert counts.entries == 3
+
+
+@pytest.mark.usefixtures("_small_chunks")
+@pytest.mark.parametrize("number", range(5))
+def test_a_reader_that_fails_beside_others_ends_every_thread(number: int) -> None:
+    before = len(_threads())
+
+    class Reader:
+        """Noise without end, or so much of it."""
+
+        def __init__(self, pieces: int) -> None:
+            self._left = pieces
+
+        def readinto(self, view: memoryview) -> int:
+            self._left -= 1
+            if not self._left:
+                raise SourceError("gone")
+            count = min(len(view), 100)
+            view[:count] = random.Random(self._left).randbytes(count)
+            return count
+
+        def close(self) -> Entry:
+            raise AssertionError("it has no end")
+
+    items = [
+        Item(Entry(b"%d" % each, EntryKind.FILE, 0), partial(Reader, pieces))
+        for each, pieces in enumerate((10**9, 10**9, 10**number))
+    ]
+
+    with pytest.raises(SourceError, match="gone"):
+        _run(new_repository(), Dump(iter(items), [], readers=3))
 
     assert len(_threads()) == before
 

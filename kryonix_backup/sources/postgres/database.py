@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from psycopg import sql
 
 from kryonix_backup.errors import ConfigError, SourceError, SourceMissing, SourceUnavailable
-from kryonix_backup.model import MIB, Entry, EntryKind, LogHeader, sort_key
+from kryonix_backup.model import MIB, Blob, Entry, EntryKind, LogHeader, sort_key
 from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.postgres import paths
 from kryonix_backup.sources.postgres.address import SCHEMA, Address
@@ -44,11 +46,22 @@ from kryonix_backup.sources.postgres.session import Connection, connected, encod
 from kryonix_backup.sources.postgres.stream import PostgresLog
 from kryonix_backup.sources.postgres.timescale import timescale_of
 from kryonix_backup.sources.process import Program
-from kryonix_backup.sources.source import Dump, Finding, Item, LogStream, Reader, Size, Stretch
+from kryonix_backup.sources.source import (
+    Barrier,
+    Dump,
+    Finding,
+    Item,
+    LogStream,
+    Reader,
+    Size,
+    Stretch,
+)
 
 PART = "database"
 _RANGE_PAGES = 256 * MIB // PAGE_BYTES  # so much of a table is one entry, and is read again alone
 _SMALL_PAGES = 4 * MIB // PAGE_BYTES  # below this the driver is faster than starting psql
+_LOOK_EVERY_S = 0.5  # whether reading was given up
+_MOST_READERS = 4  # of rows, each of which keeps a process of the server busy
 
 
 class PostgresSource:
@@ -126,7 +139,7 @@ class PostgresSource:
         """
         if part != PART:
             raise SourceMissing(f"{self._address.shown} has no part {part!r}")
-        return Dump(self._items(), [])
+        return Dump(self._items(), [], readers=min(len(os.sched_getaffinity(0)), _MOST_READERS))
 
     def fold(self, since: Iterator[Entry], stretch: Stretch) -> Dump:
         """What was there before with what the log since comes to; raises LogBroken."""
@@ -136,13 +149,14 @@ class PostgresSource:
         """Where the last dump stands in the log; empty where no slot keeps the log."""
         return self._position
 
-    def _items(self) -> Iterator[Item]:
+    def _items(self) -> Iterator[Item | Barrier]:
         with exported(self._address) as (connection, snapshot):
             self._position = _position(snapshot)
             major = snapshot.version // 10_000
             dumping = _Dumping(connection, snapshot, self._address, programs_for(major))
             try:
                 yield from dumping.items()
+                yield Barrier()
                 dumping.check()
             finally:
                 dumping.end()
@@ -175,12 +189,15 @@ class _Dumping:
         self._address = address
         self._programs = programs
         self._running: list[Program] = []
+        self._turn = Lock()  # of who reads over our connection
+        self._ended = False
         self._tables: list[Table] = []
 
     def end(self) -> None:
-        """Stop a program that nobody read to its end."""
+        """End the programs that nobody reads to their ends."""
+        self._ended = True
         for program in self._running:
-            program.stop()
+            program.end()
 
     def check(self) -> None:
         """Raise SourceUnavailable where what was read may not be what the snapshot holds."""
@@ -218,7 +235,7 @@ class _Dumping:
         query = _copy(table, low, high)
         if table.pages < _SMALL_PAGES:
             return lambda: PiecesReader(
-                entry, copied(self._connection, query), self._address, count_rows=True
+                entry, self._alone(copied(self._connection, query)), self._address, count_rows=True
             )
         text = query.as_string(self._connection)
 
@@ -226,7 +243,7 @@ class _Dumping:
             name = self._snapshot.name
             encoding = encoding_of(self._connection)
             program = copy_by_psql(self._programs, self._address, name, text, encoding)
-            self._running = [program]
+            self._running.append(program)
             return ProgramReader(entry, program)
 
         return opened
@@ -237,7 +254,18 @@ class _Dumping:
             yield Item(entry, self._large_object(entry, oid))
 
     def _large_object(self, entry: Entry, oid: int) -> Any:
-        return lambda: PiecesReader(entry, large_object(self._connection, oid), self._address)
+        return lambda: PiecesReader(
+            entry, self._alone(large_object(self._connection, oid)), self._address
+        )
+
+    def _alone(self, pieces: Iterator[Blob]) -> Iterator[Blob]:
+        while not self._turn.acquire(timeout=_LOOK_EVERY_S):
+            if self._ended:  # who has the turn may never come to its end
+                raise SourceUnavailable(f"{self._address.shown}: reading was given up")
+        try:
+            yield from pieces
+        finally:
+            self._turn.release()
 
     def _small(self, path: bytes, content: Any) -> Item:
         body = json.dumps(content, indent=1, sort_keys=True).encode()
