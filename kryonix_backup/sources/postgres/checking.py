@@ -21,6 +21,7 @@ from kryonix_backup.sources.postgres.preparing import steps_of
 from kryonix_backup.sources.postgres.programs import programs_for
 from kryonix_backup.sources.postgres.session import Connection, connected, refuse_standby
 from kryonix_backup.sources.postgres.timescale import timescale_findings
+from kryonix_backup.sources.postgres.turn import holder
 from kryonix_backup.sources.source import Finding
 
 OLDEST, NEWEST = 14, 18
@@ -151,9 +152,10 @@ def _slot(connection: Connection, name: str) -> Iterator[Finding]:
     if row is None:
         return
     status, safe, kept, active = row
+    followed = active or holder(connection) is not None
     yield Finding(
         "log: slot", status in {"reserved", "extended"},
-        f"{name} is {status}, {'followed' if active else 'not followed'},"
+        f"{name} is {status}, {'followed' if followed else 'not followed'},"
         f" and keeps {wal_kept(kept, safe)}",
         "Run: kryonix backup ID --kind log; it begins anew where the slot is lost, and then needs:"
         " kryonix backup ID --kind full",

@@ -20,6 +20,7 @@ from kryonix_backup.sources.postgres.message import PREFIX
 from kryonix_backup.sources.postgres.needs import Found, identities, log_needs, without_identity
 from kryonix_backup.sources.postgres.preparing_sql import COMMENT, TOLD, TRIGGERS, functions
 from kryonix_backup.sources.postgres.session import Connection, to_primary
+from kryonix_backup.sources.postgres.turn import take_turn
 
 _OPEN_SECONDS = 60.0  # for transactions that are open to end
 _LOCK_SECONDS = 10  # who waits for a lock makes everybody wait who comes after
@@ -70,10 +71,11 @@ def renew_slot(address: Address) -> Prepared:
     """
     A new slot in place of ours, which gives up what the old one kept; and whatever is missing.
 
-    Raises AlreadyRunning where the slot is being read, and what `prepare` raises.
+    Raises AlreadyRunning where the log is followed, and what `prepare` raises.
     """
     name = slot_name(address.database)
     with to_primary(address) as connection:
+        take_turn(connection, address)
         Found(connection, name).refuse_others()
         _require(connection, address, consent=False)  # before the old one is given up
         _drop_slot(connection, name)
@@ -84,10 +86,11 @@ def release(address: Address) -> list[str]:
     """
     Remove every trace of `prepare`; what was removed.
 
-    Raises AlreadyRunning where the slot is being read, and SourceUnavailable where a table is in
+    Raises AlreadyRunning where the log is followed, and SourceUnavailable where a table is in
     use: then nothing was removed.
     """
     with to_primary(address) as connection:
+        take_turn(connection, address)
         connection.execute(_PATIENCE)
         statements = list(_undoing(connection, slot_name(address.database)))
         try:

@@ -1,4 +1,10 @@
-"""Following a database's log as the server sends it, by PostgreSQL's streaming replication."""
+"""
+Following a database's log, by PostgreSQL's streaming replication.
+
+The log is fetched in bursts, one for each segment, and nobody reads the slot in between: a server
+that sends every small transaction by itself, as it is committed, spends many times as much on it
+as one that decodes a minute's at once, and so does whoever reads them (docs/benchmarks.md).
+"""
 
 from __future__ import annotations
 
@@ -20,10 +26,13 @@ from kryonix_backup.sources.postgres.continuity import (
 from kryonix_backup.sources.postgres.framing import Cutter, Diverged
 from kryonix_backup.sources.postgres.preparing import Prepared, beat
 from kryonix_backup.sources.postgres.session import Connection, connected, translated
+from kryonix_backup.sources.postgres.turn import take_turn
 from kryonix_backup.sources.postgres.wire import DATA_BYTES, Wire
 from kryonix_backup.sources.source import LogPiece, LogStream
 
 _MOST_BYTES = 16 * MIB
+_LOOK_S = 0.25  # between two looks whether it is time
+_REPLACED = "our publication was dropped or replaced"
 _SKIPPED = "55000"  # of the warning that a publication is missing, in every language
 
 # The server must not give us up while a segment is being stored, nor keep a warning to itself.
@@ -68,23 +77,68 @@ class PostgresLog:
     @contextmanager
     def follow(self, opening: LogHeader, last: LogHeader) -> Iterator[LogStream]:
         """
-        Go on after ``last``; the slot is free again when the context was left.
+        Go on after ``last``; nobody else follows this log while the context lasts.
 
-        Raises LogBroken, AlreadyRunning and SourceUnavailable.
+        Raises AlreadyRunning and SourceUnavailable.
         """
-        with (
-            connected(self._address) as ordinary,
-            connected(self._address, replication="database") as replication,
-        ):
-            there = check_continuity(ordinary, replication, self._address, opening, last)
-            cutter = Cutter(opening, last, self._most, repeats=there.repeats)
-            stream = _Stream(ordinary, replication, self._address, self._clock, cutter)
-            with stream.started(opening, last, there.timeline):
-                yield stream
+        with connected(self._address) as ordinary:
+            take_turn(ordinary, self._address)
+            yield _Stream(ordinary, self._address, self._clock, self._most, opening, last)
 
 
 class _Stream:
     """The `LogStream` of a slot."""
+
+    def __init__(
+        self,
+        ordinary: Connection,
+        address: Address,
+        clock: Clock,
+        most: int,
+        opening: LogHeader,
+        last: LogHeader,
+    ) -> None:
+        self._ordinary = ordinary
+        self._address = address
+        self._clock = clock
+        self._most = most
+        self._opening = opening
+        self._last = last
+        self._burst: _Burst | None = None
+
+    def pieces(self, until: Callable[[], bool], every: float) -> Iterator[LogPiece]:
+        """What the log holds, every so many seconds, each time up to then."""
+        clock = self._clock
+        due = clock.monotonic()
+        while True:
+            final = until()
+            if final or clock.monotonic() >= due:
+                due = clock.monotonic() + every
+                yield from self._pieces_until_now()
+                if final:
+                    return
+            else:
+                clock.sleep(min(_LOOK_S, every))
+
+    def confirm(self, end: int) -> None:
+        """Let the server drop what it kept up to there."""
+        assert self._burst is not None, "nothing was fetched"
+        self._burst.confirm(end)
+
+    def _pieces_until_now(self) -> Iterator[LogPiece]:
+        opening, last = self._opening, self._last
+        with connected(self._address, replication="database") as replication:
+            there = check_continuity(self._ordinary, replication, self._address, opening, last)
+            cutter = Cutter(opening, last, self._most, repeats=there.repeats)
+            self._burst = _Burst(self._ordinary, replication, self._address, self._clock, cutter)
+            with self._burst.started(opening, last, there.timeline):
+                for piece in self._burst.pieces():
+                    self._last = piece.header or self._last
+                    yield piece
+
+
+class _Burst:
+    """One look at a slot: everything that was committed until it began, and little more."""
 
     def __init__(
         self,
@@ -98,11 +152,8 @@ class _Stream:
         self._wire = Wire(replication, address, clock)
         self._replication = replication
         self._address = address
-        self._clock = clock
         self._cutter = cutter
         self._warning = ""
-
-    # ------------------------------------------------------------------ begin and end
 
     @contextmanager
     def started(self, opening: LogHeader, last: LogHeader, timeline: int) -> Iterator[None]:
@@ -121,28 +172,22 @@ class _Stream:
         with self._wire.ended():
             yield
 
-    # ------------------------------------------------------------------ the port
-
-    def pieces(self, until: Callable[[], bool], every: float) -> Iterator[LogPiece]:
-        """What the log holds, a segment every so many seconds, each ending with a beat of ours."""
-        cutter, clock = self._cutter, self._clock
-        due = clock.monotonic() + every
-        final = 0
+    def pieces(self) -> Iterator[LogPiece]:
+        """What the log holds, up to a beat that is made now; the last segment ends with it."""
+        cutter = self._cutter
+        with translated(self._address):
+            final = cutter.awaited = beat(self._ordinary)
         while True:
-            if not final and until():
-                final = self._ask_beat()
-            elif self._is_due(due):
-                self._ask_beat()
             self._read()
             if cutter.is_over:
                 piece = LogPiece(cutter.take(), cutter.close(self._timeline))
                 assert piece.header is not None
                 self._last = piece.header
                 yield piece
-                self._check_publication()
-                if 0 < final <= cutter.newest_beat:
+                if cutter.replaced:
+                    raise broken(self._address, self._last, _REPLACED)
+                if final <= cutter.newest_beat:
                     return
-                due = clock.monotonic() + every
             elif cutter.is_full:
                 yield LogPiece(cutter.take(), None)
 
@@ -150,24 +195,6 @@ class _Stream:
         """Let the server drop what it kept up to there."""
         with self._explained():
             self._wire.tell(end)
-
-    def _is_due(self, due: float) -> bool:
-        """Whether it is time to end the segment, and no beat is under way yet."""
-        cutter = self._cutter
-        if cutter.awaited:
-            return False
-        # A full buffer ends a segment anyway; one that is half full can still get its beat.
-        return cutter.size >= cutter.most // 2 or self._clock.monotonic() >= due
-
-    def _ask_beat(self) -> int:
-        with translated(self._address):
-            place = beat(self._ordinary)
-        self._cutter.awaited = place
-        return place
-
-    def _check_publication(self) -> None:
-        if self._cutter.replaced:
-            raise broken(self._address, self._last, "our publication was dropped or replaced")
 
     def _read(self) -> None:
         """Take in what is there, or wait a little for it; back where there is something to do."""

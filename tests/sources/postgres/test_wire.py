@@ -8,13 +8,11 @@ import psycopg
 import pytest
 
 from kryonix_backup.clock import SystemClock
-from kryonix_backup.sources.postgres import stream as stream_module
 from kryonix_backup.sources.postgres import wire
 from kryonix_backup.sources.postgres.address import Address
+from kryonix_backup.sources.postgres.continuity import command
 from kryonix_backup.sources.postgres.session import connected
 from kryonix_backup.testing.postgres import PostgresServer
-from tests.services.postgres import new_database
-from tests.sources.postgres.log import Followed
 
 pytestmark = pytest.mark.service
 
@@ -22,15 +20,18 @@ pytestmark = pytest.mark.service
 def test_the_server_hears_of_us_while_nothing_happens(
     postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    followed = Followed(postgres, new_database(postgres))
+    address = Address.parse(postgres.url())
     monkeypatch.setattr(wire, "_STATUS_S", 0.1)
-    monkeypatch.setattr(stream_module, "_SESSION", ("SET wal_sender_timeout = '1s'",))
-    ends = time.monotonic() + 2.5
-    with followed.log.follow(followed.opening, followed.last) as stream:
-        (piece,) = stream.pieces(lambda: time.monotonic() > ends, 60.0)
-
-    assert piece.header is not None
-    followed.run(f"select pg_drop_replication_slot('{followed.slot}')")
+    with postgres.connect() as ordinary, connected(address, replication="database") as connection:
+        row = ordinary.execute("select pg_current_wal_lsn()").fetchone()
+        assert row is not None
+        command(connection, "SET wal_sender_timeout = '1s'")
+        reader = wire.Wire(connection, address, SystemClock())
+        reader.start(f"START_REPLICATION PHYSICAL {row[0]}")
+        ends = time.monotonic() + 2.5
+        with reader.ended():
+            while time.monotonic() < ends:
+                reader.read(lambda _data: False)
 
 
 def test_a_stream_that_does_not_begin_raises_what_the_server_said(
