@@ -13,17 +13,15 @@ import argparse
 import os
 import shutil
 import tempfile
-from collections import defaultdict
 from pathlib import Path
 
-from postgres import KRYONIX, Figures, timed
+from postgres_measure import Measures
 
 from kryonix_backup.testing.postgres import new_folder, start_postgres, versions
 
 
 def measure(scale: int, transactions: int, work: Path) -> None:
     """Take every step, and print what it took."""
-    figures: Figures = defaultdict(list)
     env = {
         **os.environ,
         "KRYONIX_HOME": str(work / "home"),
@@ -31,14 +29,8 @@ def measure(scale: int, transactions: int, work: Path) -> None:
     }
     with start_postgres(versions()[-1], {"summarize_wal": "on", "max_wal_size": "4GB"}) as server:
         url = f"postgresql+physical://postgres@127.0.0.1:{server.port}/"
-        at = ("-h", "127.0.0.1", "-p", str(server.port), "-U", "postgres")
-
-        def ours(name: str, *words: str) -> None:
-            timed(figures, name, [KRYONIX, *words], env)
-
-        def theirs(name: str, program: str, *words: str) -> None:
-            timed(figures, name, [server.programs / program, *at, *words], env)
-
+        measures = Measures(server, env)
+        ours, theirs = measures.ours, measures.theirs
         server.run("pgbench", "-i", "-q", "-s", str(scale), "postgres")
         region = f"primary=file://{work / 'region'}"
         ours("tenant add", "tenant", "add", "acme", "--region", region, "--source", f"db={url}")
@@ -54,10 +46,11 @@ def measure(scale: int, transactions: int, work: Path) -> None:
             ours("restore", "restore", "acme", "--to", f"db=pgdata://{place.data}?owner=nobody")
         finally:
             place.remove()
+    print(measures.table())
 
 
 def main() -> None:
-    """Print each step as it ends: seconds of wall clock and of processor."""
+    """Print each step as it ends, and the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[1])
     parser.add_argument("--scale", type=int, default=20)
     parser.add_argument("--transactions", type=int, default=4000)
