@@ -21,7 +21,8 @@ from kryonix_backup.cli.answer import Answer, answers
 from kryonix_backup.cli.options import tenant_argument
 from kryonix_backup.cli.text import table
 from kryonix_backup.clock import SystemClock
-from kryonix_backup.errors import ServerUnreachable
+from kryonix_backup.errors import ServerUnreachable, UsageError
+from kryonix_backup.model import TenantId, tenant_id
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -29,15 +30,15 @@ if TYPE_CHECKING:
 _FLOWS = ("backup", "follow", "restore", "rollback", "onboard", "keys")
 
 
-@click.command()
+@click.command(epilog="Example: kryonix up --port 4300")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the server and its UI.")
 @answers
 def up(port: int | None) -> Answer:
     """
     Start a local Prefect server and a worker for each pool.
 
-    Does nothing to what runs already. The workers have the environment that this command is
-    called in: the passphrases of tenants must be in it.
+    Does nothing to what runs already; what has ended is started again. The workers have the
+    environment that this command is called in: the passphrases of tenants must be in it.
     """
     home = prefect_home()
     with local.alone(home):
@@ -48,7 +49,7 @@ def up(port: int | None) -> Answer:
     return Answer(started.report(), [f"Prefect is up at {started.url}", *_workers(started)])
 
 
-@click.command()
+@click.command(epilog="Example: kryonix down")
 @answers
 def down() -> Answer:
     """Stop the local Prefect server and its workers, with the runs that they are at."""
@@ -61,7 +62,7 @@ def down() -> Answer:
     return Answer({"stopped": running}, ["Prefect is down." if running else "Nothing was running."])
 
 
-@click.command()
+@click.command(epilog="Example: kryonix status --json")
 @answers
 def status() -> Answer:
     """Say whether the local Prefect server and its workers run; exits 1 where one does not."""
@@ -71,17 +72,27 @@ def status() -> Answer:
             "url": None,
             "api": None,
             "running": False,
+            "pid": None,
             "pools": [],
             "workers": [],
         }
         return Answer(nothing, ["Prefect was never started here; run 'kryonix up'."], 1)
     running = there.alive() and there.answers()
-    if not there.any_alive():
-        line = "Prefect does not run; start it with 'kryonix up'"
-    else:
-        line = f"Prefect {'runs' if running else 'does not run as it should'} at {there.url}"
     plain = {**there.report(), "running": running}
-    return Answer(plain, [line, *_workers(there)], 0 if running else 1)
+    return Answer(plain, _standing(there, running=running), 0 if running else 1)
+
+
+def _standing(there: local.LocalServer, *, running: bool) -> Iterator[str]:
+    if not there.any_alive():
+        yield "Prefect does not run; start it with 'kryonix up'"
+        return
+    yield f"Prefect {'runs' if running else 'does not run as it should'} at {there.url}"
+    if not running:
+        state = "runs, but does not answer" if there.server.alive() else "has ended"
+        yield f"  server: {'answers' if there.answers() else state} (log {there.server.log})"
+    yield from _workers(there)
+    if not running:
+        yield "  next: 'kryonix up' starts what has ended; 'kryonix down' first, where one is stuck"
 
 
 @click.command(epilog="Example: kryonix flow backup acme kind=incremental --watch")
@@ -121,17 +132,23 @@ def flow(name: str, tenant: str, parameters: tuple[str, ...], *, watch: bool) ->
     return Answer(queued.to_plain(), [f"{queued.run.name}: {queued.url}"])
 
 
-@click.command()
+@click.command(epilog="Example: kryonix deploy acme --active")
 @click.argument("tenants", metavar="[ID]...", nargs=-1)
 @click.option("--dry-run", is_flag=True, help="Show what would be written, and write nothing.")
 @click.option("--active/--inactive", default=None, help="Switch the schedules on or off.")
+@click.option("--remove", is_flag=True, help="Take everything of these tenants off Prefect.")
 @answers
-def deploy(tenants: tuple[str, ...], *, dry_run: bool, active: bool | None) -> Answer:
+def deploy(tenants: tuple[str, ...], *, dry_run: bool, active: bool | None, remove: bool) -> Answer:
     """
     Write tenants' blocks and deployments to Prefect; without an ID those of all tenants.
 
-    Schedules stay as they are, and new ones are off, unless one of the switches is given.
+    Schedules stay as they are, and new ones are off, unless one of the switches is given. With
+    --remove a tenant need not be registered here any more; its backups stay where they are.
     """
+    if remove:
+        if dry_run or active is not None or not tenants:
+            raise UsageError("--remove takes tenants' ids, and none of the other switches")
+        return _withdrawn([tenant_id(tenant) for tenant in tenants])
     from kryonix_backup.sdk.tenants import list_tenants, show_tenant
 
     chosen = [show_tenant(tenant) for tenant in tenants] or list_tenants()
@@ -146,8 +163,24 @@ def deploy(tenants: tuple[str, ...], *, dry_run: bool, active: bool | None) -> A
             for settings in chosen:
                 register(client, settings, active=active)
     cells = [[row["deployment"], f"{row['pool']}/{row['queue']}", row["schedule"]] for row in rows]
-    lines = table(("deployment", "pool/queue", "schedule"), cells)
+    lines = [*table(("deployment", "pool/queue", "schedule"), cells)]
+    if not chosen:
+        lines = ["no tenants yet; see 'kryonix tenant add --help'"]
+    elif active is None and not dry_run:
+        lines.append(
+            "next: 'kryonix deploy --active' switches the schedules on, where they are off"
+        )
     return Answer({"dry_run": dry_run, "deployments": rows}, lines)
+
+
+def _withdrawn(tenants: list[TenantId]) -> Answer:
+    _reach()
+    from deployments.withdrawal import withdraw
+
+    with _client() as client:
+        removed = {tenant: withdraw(client, tenant) for tenant in tenants}
+    lines = [f"{tenant}: {each} removed" for tenant, found in removed.items() for each in found]
+    return Answer({"removed": removed}, lines or ["there was nothing to remove"])
 
 
 def _make_ready(started: local.LocalServer) -> None:

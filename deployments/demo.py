@@ -24,7 +24,7 @@ from rich.console import Console
 from deployments.demo_database import DemoDatabase
 from deployments.demo_regions import Regions, directories, s3_servers
 from deployments.demo_story import TENANT, Operator, Story
-from deployments.demo_table import table
+from deployments.demo_table import WIDTH, table
 from kryonix_backup.clock import SystemClock
 from kryonix_backup.errors import TargetFull
 from kryonix_backup.model import MIB
@@ -48,7 +48,7 @@ class Stage:
     url: str
 
 
-@click.command()
+@click.command(epilog="Example: kryonix demo --size 64 --keep")
 @click.option("--keep", is_flag=True, help="Leave the server running and everything on disk.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, the report.")
 @click.option("--size", "mib", default=240, show_default=True, type=click.IntRange(8, 65_536),
@@ -58,6 +58,7 @@ class Stage:
 def demo(*, keep: bool, as_json: bool, mib: int, s3: bool) -> None:
     """Back up a tenant, destroy it and restore it, through Prefect."""
     console = Console(stderr=as_json)
+    console.width = max(console.width, WIDTH)  # a narrow terminal wraps; a figure cut off is none
     clock = SystemClock()
     began = clock.monotonic()
     with _stage(mib, console, s3=s3, keep=keep) as stage:
@@ -74,7 +75,9 @@ def demo(*, keep: bool, as_json: bool, mib: int, s3: bool) -> None:
             "note": NOTE,
         }
     console.print(table(story.steps))
-    console.print(f"All of it took {report['duration_s']} s. {NOTE}", highlight=False)
+    console.print(
+        f"All of it took {report['duration_s']} s. {NOTE}", highlight=False, soft_wrap=True
+    )
     if not keep:
         console.print("Nothing is left running; with --keep the Prefect UI stays.")
     if as_json:

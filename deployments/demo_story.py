@@ -159,8 +159,7 @@ class Story:
                 f"{len(found.differences)} of {found.entries} entries did not come back as they"
                 f" were: {'; '.join(found.differences[:3])}"
             )
-        compared = f"{found.entries} equal"
-        self.steps.append(Step(name, duration_s, restored=found.bytes, compared=compared))
+        self.steps.append(Step(name, duration_s, restored=found.bytes, compared=found.entries))
 
     def _restore_database(self, accident: Accident) -> None:
         words = (
@@ -179,7 +178,7 @@ class Story:
                 "restore db (CLI)",
                 duration_s,
                 restored=sum(phase["bytes"] for phase in answer["phases"]),
-                compared=f"{found.orders} equal",
+                compared=found.orders,
             )
         )
 

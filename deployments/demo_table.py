@@ -10,6 +10,9 @@ from rich.table import Table
 
 from kryonix_backup.model import MIB
 
+WIDTH = 80
+"""What the table needs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -17,7 +20,7 @@ class Step:
     One step of the story; sizes in bytes, None where the step has none.
 
     ``new`` is what was left to store after deduplication, ``stored`` what that took after
-    compression and encryption.
+    compression and encryption; ``compared`` is how many entries or rows came back equal.
     """
 
     name: str
@@ -26,7 +29,7 @@ class Step:
     new: int | None = None
     stored: int | None = None
     restored: int | None = None
-    compared: str = ""
+    compared: int | None = None
 
     @property
     def deduplicated(self) -> float | None:
@@ -51,12 +54,11 @@ class Step:
 
 
 def table(steps: Sequence[Step]) -> Table:
-    """All steps, one a line, in 80 columns."""
+    """All steps, one a line, in `WIDTH` columns."""
     shown = Table(box=None, padding=(0, 1), pad_edge=False)
     shown.add_column("step", no_wrap=True)
-    for column in ("time", "size", "dedup", "compr", "stored", "restored"):
+    for column in ("time", "size", "dedup", "compr", "stored", "restored", "equal"):
         shown.add_column(column, justify="right", no_wrap=True)
-    shown.add_column("compared", no_wrap=True)
     for step in steps:
         shown.add_row(
             step.name,
@@ -66,7 +68,7 @@ def table(steps: Sequence[Step]) -> Table:
             "" if step.compressed is None else f"{step.compressed:.2f}x",
             _mib(step.stored),
             _mib(step.restored),
-            step.compared,
+            "" if step.compared is None else f"{step.compared:,}",
         )
     return shown
 

@@ -14,7 +14,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from deployments.environment import server_environment, worker_environment
 from deployments.process import Child
 from kryonix_backup.clock import Clock
-from kryonix_backup.errors import ServerUnreachable, UsageError
+from kryonix_backup.errors import ConfigError, ServerUnreachable, UsageError
 
 USUAL_PORT = 4200
 PID_PATH = "/kryonix/pid"
@@ -84,10 +84,18 @@ class LocalServer:
         """What was started here last, whether it still runs or not; None where nothing was."""
         try:
             plain = json.loads((home / "state.json").read_text())
+            workers = tuple(Child.from_plain(row) for row in plain["workers"])
+            return cls(plain["url"], Child.from_plain(plain["server"]), workers, plain["ready"])
         except FileNotFoundError:
             return None
-        workers = tuple(Child.from_plain(row) for row in plain["workers"])
-        return cls(plain["url"], Child.from_plain(plain["server"]), workers, plain["ready"])
+        except OSError as error:
+            raise _unusable(home, error) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{home}/state.json does not say what 'kryonix up' started",
+                "End those processes by hand ('ps -ef | grep deployments'), move the file away, and"
+                " run 'kryonix up'.",
+            ) from error
 
     def save(self, home: Path) -> None:
         """Remember it, whole or not at all."""
@@ -171,10 +179,21 @@ def _get(url: str) -> bytes | None:
 @contextmanager
 def alone(home: Path) -> Iterator[None]:
     """One ``up`` or ``down`` at a time in this home; the lock ends with its process."""
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (home / "lock").open("w") as lock:
+    with ExitStack() as stack:
+        try:
+            home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = stack.enter_context((home / "lock").open("w"))
+        except OSError as error:
+            raise _unusable(home, error) from error
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _unusable(home: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"{home} cannot be used: {error.strerror}",
+        "Set KRYONIX_HOME to a directory that this user may write to.",
+    )
 
 
 def _start_all(home: Path, env: Mapping[str, str], port: int) -> LocalServer:

@@ -19,7 +19,13 @@ from kryonix_backup.sdk.limits import Terms, load_tiers
 from kryonix_backup.sdk.logs import log_sources
 from kryonix_backup.settings import TenantSettings
 
+KEYS_FLOW = "rotate-keys"
 _FOLLOW = "flows.follow.follow_logs"
+_KINDS = {
+    BackupKind.FULL: "reads everything, stores what is new",
+    BackupKind.INCREMENTAL: "reads what its sources know to have changed",
+    BackupKind.LOG: "fetches the transaction logs once; they are followed anyhow",
+}
 
 
 def tenant_deployments(settings: TenantSettings) -> list[DeploymentSpec]:
@@ -78,7 +84,8 @@ def follow_deployment(tier: Terms) -> DeploymentSpec:
         name=tier.name,
         pool=tier.name,
         queue="high",
-        description=f"Keep the transaction logs of all tenants of {tier.name}.",
+        description=f"Keep the transaction logs of all tenants of {tier.name}. One run does it and"
+        f" is relieved every hour; its table is the artifact follow-{tier.name}.",
         limit=2,
         collision=ConcurrencyLimitStrategy.CANCEL_NEW,
         parameters={"pool": tier.name, "every_s": segment_seconds(tier)},
@@ -94,7 +101,7 @@ def keys_deployment(settings: TenantSettings) -> DeploymentSpec:
         name=settings.id,
         pool=settings.tier,
         queue="low",
-        description=f"Rotate the keys of {settings.id} that are due.",
+        description=f"Rotate the keys of {settings.id} that are due; usually nothing is.",
         limit=1,
         collision=ConcurrencyLimitStrategy.CANCEL_NEW,
         parameters={"tenant": settings.id},
@@ -109,7 +116,7 @@ def _backup(settings: TenantSettings, tier: Terms, kind: BackupKind) -> Deployme
         name=f"{settings.id}-{kind.value}",
         pool=tier.name,
         queue=tier.queue,
-        description=f"The {kind.value} backup of {settings.id}.",
+        description=f"{kind.value.capitalize()} backup of {settings.id}: {_KINDS[kind]}.",
         limit=1,
         collision=ConcurrencyLimitStrategy.CANCEL_NEW,
         parameters={"tenant": settings.id, "kind": kind.value},

@@ -46,7 +46,8 @@ def _restore(spec: DeploymentSpec, tier: Terms) -> DeploymentSpec:
         spec,
         name=f"restore-{tier.name}",
         pool=tier.name,
-        description=f"Restore a tenant of the {tier.name} tier, in six phases.",
+        description=f"Restore a tenant of the {tier.name} tier; nothing is overwritten unless you"
+        " say so.",
         limit=tier.limits.workers,
         tags=("restore", f"tier:{tier.name}"),
     )

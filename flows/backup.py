@@ -10,6 +10,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.states import Completed
 
 from flows.parameters import Source, Tenant
+from flows.telling import telling_what_next
 from kryonix_backup.model import BackupKind
 from tasks.backup import back_up_source, open_backup, publish_snapshot
 from tasks.logs import find_logs, keep_log, logs_line, report_logs
@@ -23,6 +24,7 @@ from tasks.report import report_backup
     timeout_seconds=24 * HOUR_S,
     description="Back up a tenant's sources into one snapshot.",
 )
+@telling_what_next
 def backup_tenant(
     tenant: Tenant, kind: BackupKind = BackupKind.FULL, sources: list[Source] | None = None
 ) -> State[dict[str, Any]]:
@@ -30,6 +32,12 @@ def backup_tenant(
     Back up a tenant's sources into one snapshot; of kind log, only what was committed since.
 
     Run again after a crash it goes on: what is stored is not stored again.
+
+    Args:
+        tenant: Id of the tenant, such as acme.
+        kind: full reads everything; incremental only what its source knows to have changed; log
+            only fetches the transaction log of a database. All restore alike.
+        sources: Only these sources, by name; empty means all of the tenant's.
     """
     # First the tenant's own: who waits for that keeps nobody else from a slot of all.
     with concurrency(tenant_limit(tenant)), concurrency(BACKUPS_LIMIT, strict=True):

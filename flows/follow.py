@@ -11,6 +11,7 @@ from pydantic import Field
 
 from flows.hooks import follow_again
 from flows.parameters import Pool
+from flows.telling import telling_what_next
 from kryonix_backup.sdk.following import SEGMENT_EVERY_S
 from tasks.follow import follow_pool
 
@@ -21,17 +22,22 @@ from tasks.follow import follow_pool
     description="Keep the transaction logs of all tenants of a pool, continuously.",
     on_crashed=[follow_again],
 )
+@telling_what_next
 def follow_logs(
     pool: Pool,
     every_s: Annotated[
         float,
-        Field(ge=1, le=75, description="Seconds after which what was committed is kept."),
+        Field(ge=1, le=75),
     ] = SEGMENT_EVERY_S,
 ) -> State[str]:
     """
     Keep the transaction logs of all tenants of a pool, until a successor does.
 
     Ends at once where another run follows them already.
+
+    Args:
+        pool: The pool whose tenants' logs are kept; each tier has one of its name.
+        every_s: Seconds after which what was committed is kept at the latest.
     """
     line = follow_pool(pool, every_s)
     return Completed(message=line, data=line)

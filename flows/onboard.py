@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.parameters import Tenant
+from flows.telling import telling_what_next
 from kryonix_backup.errors import KryonixError
 from tasks.onboard import STEPS, check_settings, onboarding_step, take_back
 from tasks.policy import HOUR_S
@@ -22,11 +23,15 @@ from tasks.report import report_tenant
     description="Take a new tenant on in six steps: isolation, encryption, storage, compliance,"
     " optimisation and monitoring.",
 )
+@telling_what_next
 def onboard_tenant(tenant: Tenant) -> State[dict[str, Any]]:
     """
     Take a new tenant on in six steps; run again it completes or proves them.
 
     What fails takes back everything that this onboarding has made.
+
+    Args:
+        tenant: Id of the tenant, such as acme; its block has to be saved before.
     """
     settings = check_settings(tenant)
     done: dict[str, Any] = {}

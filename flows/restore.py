@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
-from pydantic import Field
 
 from flows.hooks import roll_back_cancelled, tell_how_to_resume
 from flows.parameters import Restore, Snapshot, Source, Target, Tenant
 from flows.rollback import rollback_restore
+from flows.telling import telling_what_next
 from kryonix_backup.errors import AlreadyRunning
 from kryonix_backup.model import Phase
 from kryonix_backup.sdk.client import RestoreRequest
@@ -36,30 +36,36 @@ def _run_name() -> str:
     on_cancellation=[roll_back_cancelled],
     on_crashed=[tell_how_to_resume],
 )
+@telling_what_next
 def restore_tenant(  # noqa: PLR0913  the form that the UI draws
     tenant: Tenant,
     *,
     snapshot: Snapshot = "latest",
-    at: Annotated[
-        datetime | None, Field(description="Take the newest snapshot of that time instead.")
-    ] = None,
+    at: datetime | None = None,
     sources: list[Source] | None = None,
-    include: Annotated[
-        list[str] | None, Field(description="Patterns of paths; empty brings everything back.")
-    ] = None,
-    to: Annotated[
-        dict[Source, Target] | None, Field(description="Another address for a source, by its name.")
-    ] = None,
-    strict: Annotated[bool, Field(description="Whether every phase is critical.")] = False,
-    overwrite: Annotated[bool, Field(description="Whether to replace what is there.")] = False,
-    resume: Annotated[
-        Restore | None, Field(description="Go on with this restore; the rest is ignored.")
-    ] = None,
+    include: list[str] | None = None,
+    to: dict[Source, Target] | None = None,
+    strict: bool = False,
+    overwrite: bool = False,
+    resume: Restore | None = None,
 ) -> State[dict[str, Any]]:
     """
     Restore a tenant's sources from a snapshot, in six phases.
 
     A critical phase that fails rolls everything back; another one leaves the result degraded.
+
+    Args:
+        tenant: Id of the tenant, such as acme.
+        snapshot: A snapshot's id, the beginning of one, or latest.
+        at: Bring back how it was at this time, in place of a snapshot: the newest one finished by
+            then and, of a source that keeps a log, every commit up to it.
+        sources: Only these sources, by name; empty means all of the tenant's.
+        include: Only paths that fit these gitignore patterns; empty means all.
+        to: Where a source goes, in place of where it came from, by its name, such as
+            {"documents": "files:///srv/back"}. An address holds no password.
+        strict: Undo everything where any phase fails, not only a critical one.
+        overwrite: Replace what is at the target; without it nothing that is there is touched.
+        resume: Id of a restore that was stopped, to go on with; only the tenant is looked at then.
     """
     if resume is not None:
         plan = resume_restore(tenant, resume)

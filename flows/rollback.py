@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
-from pydantic import Field
 
 from flows.parameters import Restore, Tenant
+from flows.telling import telling_what_next
 from tasks.policy import HOUR_S
 from tasks.restore import roll_back_restore
 
@@ -20,11 +18,19 @@ from tasks.restore import roll_back_restore
     timeout_seconds=6 * HOUR_S,
     description="Put a tenant back to where it was before a restore.",
 )
+@telling_what_next
 def rollback_restore(
     tenant: Tenant,
     restore: Restore,
-    because: Annotated[str | None, Field(description="Why, for the record.")] = None,
+    because: str | None = None,
 ) -> State[str]:
-    """Put a tenant back to where it was before a restore; may be run again."""
+    """
+    Put a tenant back to where it was before a restore; may be run again.
+
+    Args:
+        tenant: Id of the tenant, such as acme.
+        restore: Id of the restore, as its first run named it.
+        because: Why, for the audit chain.
+    """
     roll_back_restore(tenant, restore, because)
     return Completed(message=f"restore {restore} is rolled back", data=restore)

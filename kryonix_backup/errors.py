@@ -78,6 +78,11 @@ class KryonixError(Exception):
         """What happened, without the hint."""
         return str(self.args[0])
 
+    @property
+    def next_step(self) -> str:
+        """The hint, with its commands as they are typed for this tenant."""
+        return self.hint.replace(" ID", f" {self.tenant}") if self.tenant else self.hint
+
     def __str__(self) -> str:
         return self.message
 
@@ -306,8 +311,8 @@ class Damaged(RepositoryError):
 
     exit_code = 55
     hint = (
-        "Do not delete anything. Run 'kryonix verify ID --level data' to see what is affected,"
-        " then bring the object back from another region."
+        "Do not delete anything. Run 'kryonix verify ID --level data' to see what is affected, back"
+        " up again, and bring the object back from a copy of the bucket, if there is one."
     )
 
 
@@ -398,7 +403,7 @@ class WouldOverwrite(RestoreError):
     """The target holds entries that the restore would replace."""
 
     exit_code = 71
-    hint = "Restore into another directory with --to, or say --overwrite."
+    hint = "Restore elsewhere with --to, what is missing with --include, or say --overwrite."
 
 
 class UnsafePath(RestoreError):
@@ -419,7 +424,7 @@ class RestoreUnknown(RestoreError):
     """No restore of that id has left a journal."""
 
     exit_code = 74
-    hint = "Start a new restore, without --resume."
+    hint = "'kryonix audit ID show --action restore' lists the restores that were begun."
 
 
 class ValidationFailed(RestoreError):

@@ -57,13 +57,34 @@ def report_restore(tenant: str, report: Plain) -> str:
 @task(name="report", task_run_name="report on {tenant}", timeout_seconds=5 * MINUTE_S, **POLICY)
 def report_tenant(tenant: str, settings: Plain, done: Plain) -> str:
     """Show what a new tenant is made of, and what each step of taking it on came to."""
-    steps = [{"Step": step, "Came to": _code(str(facts))} for step, facts in done.items()]
+    steps = [{"Step": step, "Came to": _code(in_words(facts))} for step, facts in done.items()]
     create_table_artifact(steps, key=f"onboarding-{tenant}", description=f"Onboarding of {tenant}")
     rows = [{"What": "region", **row} for row in settings["regions"]]
     rows += [{"What": "source", "name": row["name"], "url": row["url"]}
              for row in settings["sources"]]  # fmt: skip
     create_table_artifact(rows, key=f"tenant-{tenant}", description=f"{tenant} is ready")
     return f"{tenant} is ready: run 'kryonix flow backup {tenant}'"
+
+
+def in_words(value: Any) -> str:
+    """Names, numbers and lists of them as a person reads them."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{_spaced(name)}: {_inner(each)}" for name, each in value.items())
+    return _inner(value)
+
+
+def _inner(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return (
+            ", ".join(f"{_spaced(name)} {_inner(each)}" for name, each in value.items()) or "none"
+        )
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_inner, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def source_line(result: SourceResult) -> str:

@@ -78,7 +78,10 @@ def read_entry(repository: Repository, snapshot: Snapshot, path: str) -> Iterato
         if entry is None:
             continue
         if entry.kind is not EntryKind.FILE:
-            raise UsageError(f"{path!r} is a {EntryKind(entry.kind).value}, not a file")
+            raise UsageError(
+                f"{path!r} is a {EntryKind(entry.kind).value}, not a file",
+                f"'kryonix ls ID {snapshot.id} {path}' lists what is below it.",
+            )
         pieces = reader.stream(refs_of(entry, reader.read))
         return filled(entry, (piece for piece in pieces if not isinstance(piece, Entry)))
     raise SnapshotUnknown(

@@ -11,7 +11,7 @@ import click
 from kryonix_backup.cli.answer import Answer, answers
 from kryonix_backup.cli.options import MOMENT, connected, region_options, tenant_argument
 from kryonix_backup.cli.text import duration, moment, printable, table
-from kryonix_backup.errors import AuditBroken, RolledBack
+from kryonix_backup.errors import AuditBroken, RolledBack, UsageError
 
 if TYPE_CHECKING:
     from kryonix_backup.sdk.client import AuditReport, ShownRecord
@@ -26,7 +26,13 @@ class _TenantFirst(click.Group):
     """``audit ID verify``: the tenant stands before the command, as in every other command."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if len(args) > 1 and args[1] in self.commands:
+        named = args and args[0] not in self.commands and not args[0].startswith("-")
+        if named and len(args) == 1:
+            raise UsageError(
+                f"nothing is said to be done with {args[0]!r}",
+                f"Run 'kryonix audit {args[0]} verify', 'show' or 'accept'.",
+            )
+        if named or (len(args) > 1 and args[1] in self.commands):
             args = [args[1], args[0], *args[2:]]
         return super().parse_args(ctx, args)
 

@@ -40,7 +40,7 @@ def snapshots(tenant: str, moments: bool, regions: Regions, from_region: str | N
     if moments:
         logs = {name: each.to_plain() for name, each in client.restorable().items()}
         plain["restorable"] = logs
-    return Answer(plain, chain(_snapshot_lines(rows), moment_lines(logs)))
+    return Answer(plain, chain(_snapshot_lines(rows), moment_lines(tenant, logs)))
 
 
 def _snapshot(snapshot: Snapshot) -> dict[str, Any]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kryonix_backup.sdk.history import RunRecord
 
 
-@click.group()
+@click.group(epilog="Example: kryonix catalog history acme")
 def catalog() -> None:
     """
     What this machine remembers of runs, and how to bring it back.

@@ -24,7 +24,18 @@ _MOST_BYTES = 64 * 1024
 _STATES = ["active", "decrypt-only", "suspended", "compromised"]
 
 
-@click.group()
+class _AfterTenant(click.Group):
+    """``keys ID show``: says so where the id was left out, or stands behind."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] in self.commands and (len(args) == 1 or args[1] not in self.commands):
+            raise UsageError(
+                f"the tenant's id stands before {args[0]!r}", f"Run 'kryonix keys ID {args[0]}'."
+            )
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_AfterTenant, epilog="Example: kryonix keys acme show")
 @tenant_argument
 @click.pass_context
 def keys(context: click.Context, tenant: str) -> None:

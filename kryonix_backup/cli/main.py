@@ -22,31 +22,39 @@ from kryonix_backup.errors import Interrupted, KryonixError, UsageError
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-# Name, where the command is, and its line in --help. Every command of the project stands here.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("deployments.demo:demo", "The whole story on this machine, with a report."),
-    "up": ("deployments.commands:up", "Start a local Prefect server and its workers."),
-    "down": ("deployments.commands:down", "Stop them."),
-    "status": ("deployments.commands:status", "Say whether they run."),
-    "tiers": ("kryonix_backup.cli.tiers:tiers", "List what tiers promise, or check a file."),
-    "tenant": ("kryonix_backup.cli.tenant:tenant", "Add, list, show and remove tenants."),
-    "source": ("kryonix_backup.cli.source:source", "Check and prepare what is backed up."),
-    "backup": ("kryonix_backup.cli.backup:backup", "Back up a tenant's sources."),
-    "snapshots": ("kryonix_backup.cli.browse:snapshots", "List a tenant's snapshots."),
-    "diff": ("kryonix_backup.cli.browse:diff", "What changed between two snapshots."),
-    "ls": ("kryonix_backup.cli.browse:ls", "List what a snapshot holds."),
-    "cat": ("kryonix_backup.cli.browse:cat", "Print one file of a snapshot."),
-    "restore": ("kryonix_backup.cli.restore:restore", "Bring a tenant's sources back."),
-    "rollback": ("kryonix_backup.cli.restore:rollback", "Undo a restore that stopped half way."),
-    "verify": ("kryonix_backup.cli.verify:verify", "Prove that snapshots can be read."),
-    "keys": ("kryonix_backup.cli.keys:keys", "Show, rotate, escrow and destroy a tenant's keys."),
-    "audit": ("kryonix_backup.cli.audit:audit", "Who did what, and that nobody changed it."),
-    "catalog": ("kryonix_backup.cli.catalog:catalog", "Past runs; rebuild from a repository."),
-    "flow": ("deployments.commands:flow", "Run a flow through Prefect."),
-    "deploy": ("deployments.commands:deploy", "Write tenants' deployments to Prefect."),
-    "doctor": ("kryonix_backup.cli.doctor:doctor", "Look for what would stop a backup."),
-    "completion": ("kryonix_backup.cli.completion:completion", "Completion for a shell."),
-}
+# By section of --help: name, where the command is, and its line. Every command of the project
+# stands here.
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Backups": {
+        "tenant": ("kryonix_backup.cli.tenant:tenant", "Add, list, show and remove tenants."),
+        "source": ("kryonix_backup.cli.source:source", "Check and prepare what is backed up."),
+        "backup": ("kryonix_backup.cli.backup:backup", "Back up a tenant's sources."),
+        "restore": ("kryonix_backup.cli.restore:restore", "Bring a tenant's sources back."),
+        "rollback": ("kryonix_backup.cli.restore:rollback", "Undo a restore that stopped."),
+        "snapshots": ("kryonix_backup.cli.browse:snapshots", "List a tenant's snapshots."),
+        "ls": ("kryonix_backup.cli.browse:ls", "List what a snapshot holds."),
+        "cat": ("kryonix_backup.cli.browse:cat", "Print one file of a snapshot."),
+        "diff": ("kryonix_backup.cli.browse:diff", "What changed between two snapshots."),
+        "verify": ("kryonix_backup.cli.verify:verify", "Prove that snapshots can be read."),
+    },
+    "Care": {
+        "doctor": ("kryonix_backup.cli.doctor:doctor", "Look for what would stop a backup."),
+        "keys": ("kryonix_backup.cli.keys:keys", "Show, rotate and escrow a tenant's keys."),
+        "audit": ("kryonix_backup.cli.audit:audit", "Who did what, and that nobody changed it."),
+        "catalog": ("kryonix_backup.cli.catalog:catalog", "Past runs; rebuild from a repository."),
+        "tiers": ("kryonix_backup.cli.tiers:tiers", "List what tiers promise, or check a file."),
+        "completion": ("kryonix_backup.cli.completion:completion", "Completion for a shell."),
+    },
+    "Through Prefect": {
+        "up": ("deployments.commands:up", "Start a local Prefect server and its workers."),
+        "down": ("deployments.commands:down", "Stop them."),
+        "status": ("deployments.commands:status", "Say whether they run."),
+        "deploy": ("deployments.commands:deploy", "Write tenants' deployments to Prefect."),
+        "flow": ("deployments.commands:flow", "Run a flow through Prefect."),
+        "demo": ("deployments.demo:demo", "The whole story on this machine, with a report."),
+    },
+}  # fmt: skip
+COMMANDS = {name: each for section in SECTIONS.values() for name, each in section.items()}
 
 _AGAIN_S = 0.02  # by then the clearing away is over
 
@@ -75,9 +83,22 @@ class LazyGroup(click.Group):
         ]
         return [*fitting, *click.Command.shell_complete(self, ctx, incomplete)]
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:  # click looks for what was meant among the imported
+            raise click.NoSuchCommand(
+                error.command_name, possibilities=COMMANDS, ctx=ctx
+            ) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        width = max(map(len, COMMANDS))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                rows = [(name.ljust(width), line) for name, (_, line) in commands.items()]
+                formatter.write_dl(rows)
 
 
 def _show_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click calls it so
@@ -89,7 +110,9 @@ def _show_version(context: click.Context, _option: click.Parameter, wanted: bool
 @click.group(
     "kryonix",
     cls=LazyGroup,
-    epilog="Every command takes --json, --verbose and --help. See docs/command.md.",
+    epilog="Begin with 'kryonix tenant add --help'. Every command takes --json, --verbose and"
+    " --help, and says what to do next where it fails. docs/command.md has all of it,"
+    " docs/runbook.md what to do when something is wrong.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option(
@@ -119,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         code = _fail(Interrupted("stopped by the operator"), words, told)
     except click.ClickException as error:
-        code = _fail(_usage_error(error), words, told)
+        code = _refuse(error, words, told)
     except KryonixError as error:
         code = _fail(error, words, told)
     except Exception as error:  # the last resort: whatever it is leaves as one line
@@ -155,13 +178,23 @@ def _ctrl_c_is_heeded() -> Iterator[None]:
         sys.unraisablehook = before
 
 
+def _refuse(error: click.ClickException, words: Sequence[str], told: Mapping[str, bool]) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # its message is the help
+        click.echo(error.format_message(), err=True)
+        return UsageError.exit_code
+    return _fail(_usage_error(error), words, told)
+
+
 def _usage_error(error: click.ClickException) -> UsageError:
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "kryonix"
     message = error.format_message().rstrip(".")
-    return UsageError(
-        message[:1].lower() + message[1:], f"Run '{where} --help' to see what it takes."
-    )
+    hint = f"Run '{where} --help' to see what it takes."
+    if isinstance(error, click.NoSuchOption) and error.option_name == "--reason":
+        hint = (
+            f"It stands before the command: kryonix --reason TEXT{where.removeprefix('kryonix')}."
+        )
+    return UsageError(message[:1].lower() + message[1:], hint)
 
 
 def _unexpected(error: Exception) -> KryonixError:
@@ -181,8 +214,6 @@ def _fail(error: KryonixError, words: Sequence[str], told: Mapping[str, bool]) -
     Not on stdout once a part of the answer is there: two objects would be none.
     """
     options = words[: words.index("--")] if "--" in words else words
-    if error.tenant:
-        error.hint = error.hint.replace(" ID", f" {error.tenant}")  # ready to be pasted
     if "--json" in options and not told.get("answering"):
         _print_json_error(error)
     if "--verbose" in options or "-v" in options:
@@ -191,7 +222,7 @@ def _fail(error: KryonixError, words: Sequence[str], told: Mapping[str, bool]) -
         traceback.print_exception(error, file=sys.stderr)
     about = f"tenant {error.tenant}: " if error.tenant else ""
     message = " ".join(error.message.splitlines())
-    click.echo(f"error: {about}{message}\n  next: {error.hint}", err=True)
+    click.echo(f"error: {about}{message}\n  next: {error.next_step}", err=True)
     return error.exit_code
 
 
@@ -201,7 +232,7 @@ def _print_json_error(error: KryonixError) -> None:
     plain = {
         "type": type(error).__name__,
         "message": error.message,
-        "hint": error.hint,
+        "hint": error.next_step,
         "tenant": error.tenant,
         "exit_code": error.exit_code,
     }

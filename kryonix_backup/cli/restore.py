@@ -110,6 +110,8 @@ def _plan_lines(plan: Mapping[str, Any]) -> Iterator[str]:
     for step in plan["steps"]:
         if step["why"]:
             yield printable(f"{step['source']}: {step['why']}")
+    if not plan["overwrite"]:
+        yield "an entry that is there already would stop it; --overwrite replaces those"
     yield f"estimated time: {duration(plan['estimate_s'])}; nothing was changed"
 
 

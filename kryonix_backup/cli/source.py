@@ -25,7 +25,7 @@ def _source_argument(command: F) -> F:
     return click.argument("name", metavar="NAME")(command)
 
 
-@click.group()
+@click.group(epilog="Example: kryonix source check acme database")
 def source() -> None:
     """Check what is backed up, and prepare its server for following its log."""
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kryonix_backup.settings import TenantSettings
 
 
-@click.group()
+@click.group(epilog="Example: kryonix tenant list")
 def tenant() -> None:
     """Add, isolate, list, show and remove the tenants of this machine."""
 
@@ -105,9 +105,16 @@ def add(tenant: str, path: Path | None, **given: Any) -> Answer:
     answer = {**shown, **done, "onboarding": record["steps"]}
     lines = [f"tenant {settings.id} is registered", *_show_lines(settings, shown["promised"])]
     lines += isolation_lines(isolation)
-    for source, findings in record["steps"]["monitoring"]["findings"].items():
-        lines += [printable(f"  source {source}: {finding}") for finding in findings]
-    return Answer(answer, [*lines, f"next: kryonix backup {settings.id}"])
+    return Answer(answer, [*lines, *_next_lines(settings.id, record["steps"]["monitoring"])])
+
+
+def _next_lines(tenant: str, monitoring: dict[str, Any]) -> Iterator[str]:
+    found = {source: each for source, each in monitoring["findings"].items() if each}
+    for source, findings in found.items():
+        yield from (printable(f"  warning: source {source}: {each}") for each in findings)
+    for source in found:
+        yield f"next: kryonix source check {tenant} {source}, which says how to mend it"
+    yield f"{'then' if found else 'next'}: kryonix backup {tenant}"
 
 
 def _settings(tenant: str, file: dict[str, Any], **given: Any) -> dict[str, Any]:
@@ -263,8 +270,22 @@ def remove(tenant: str) -> Answer:
     kept = settings.to_plain()["regions"]
     lines = [f"tenant {settings.id} is forgotten here; its backups stay where they are:"]
     lines += [printable(f"  {region['name']}: {region['url']}") for region in kept]
+    lines += [
+        printable(
+            f"  note: where source {source.name} was prepared and not released, its server keeps"
+            " WAL until its disk is full"
+        )
+        for source in settings.sources
+        if source.url.startswith("postgresql")
+    ]
     lines.append(
-        f"bring it back with: kryonix catalog rebuild {settings.id}"
-        f" --region primary={settings.primary.url}"
+        "  note: where it was deployed to Prefect, its schedules go on until 'kryonix deploy"
+        f" {settings.id} --remove'"
+    )
+    lines.append(
+        printable(
+            f"bring it back with: kryonix catalog rebuild {settings.id}"
+            f" --region 'primary={settings.primary.url}'"
+        )
     )
     return Answer({"tenant": settings.id, "removed": True, "kept": kept}, lines)

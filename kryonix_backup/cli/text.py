@@ -67,7 +67,7 @@ def _is_figure(body: Sequence[Sequence[str]], at: int) -> bool:
     return bool(cells) and all(_FIGURE.fullmatch(cell) for cell in cells)
 
 
-def moment_lines(logs: Mapping[str, Any]) -> Iterator[str]:
+def moment_lines(tenant: str, logs: Mapping[str, Any]) -> Iterator[str]:
     """Which moments of each source its log leads to, out of what --json prints of them."""
     for name, log in logs.items():
         if not log["ranges"]:
@@ -80,6 +80,6 @@ def moment_lines(logs: Mapping[str, Any]) -> Iterator[str]:
             yield printable(f"{name}: none {start}{end}: {gap['reason']}")
         if log["needs_full"]:
             yield (
-                f"  next: 'kryonix backup ID --source {name} --kind log', then a full backup of it:"
-                " every moment from then on can be restored again"
+                f"  next: 'kryonix backup {tenant} --source {name} --kind log', then a full backup"
+                " of it: every moment from then on can be restored again"
             )

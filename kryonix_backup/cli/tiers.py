@@ -33,7 +33,7 @@ def tiers(path: Path | None) -> Answer:
     rows = [each.to_plain() for each in found]
     plain = {"file": str(found.file), "default": found.default, "tiers": rows}
     head = ("tier", "pool queue", "loses at most", "restored within", "workers", "cores",
-            "memory", "bandwidth", "kept d/w/m/y", "archive")  # fmt: skip
+            "memory", "bandwidth", "to keep d/w/m/y", "archive")  # fmt: skip
     lines = [f"{found.file}; who names no tier is {found.default}"]
     return Answer(plain, [*lines, *table(head, [_cells(row) for row in rows])])
 
@@ -67,7 +67,7 @@ def terms_lines(row: dict[str, Any]) -> Iterator[str]:
     )
     kept = ", ".join(f"{count} {name}" for name, count in keep.items())
     archived = f", {row['archive_years']} years in the archive" if row["archive_years"] else ""
-    yield f"  kept: {kept}{archived}"
+    yield f"  to be kept: {kept}{archived}; not enforced yet, every snapshot stays"
     yield (
         f"  keys replaced after: master {keys['master_days']}, data {keys['data_days']},"
         f" archive {keys['archive_days']} days"

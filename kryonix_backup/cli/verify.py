@@ -57,7 +57,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         f" {size(report['bytes_read'])} read in {duration(report['duration_s'])}"
         f" (level {report['level']})"
     )
-    yield from moment_lines(report["logs"])
+    yield from moment_lines(report["tenant"], report["logs"])
     for log in report["logs"].values():
         yield from (f"  {printable(each)}" for each in log["remarks"])
     for damage in report["damage"][:_SHOWN]:
@@ -69,4 +69,4 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     if len(report["damage"]) > _SHOWN:
         yield f"  and {len(report['damage']) - _SHOWN:,} more objects; --json names all"
     if report["damage"]:
-        yield f"  next: {Damaged.hint}"
+        yield f"  next: {Damaged.hint.replace(' ID', ' ' + report['tenant'])}"

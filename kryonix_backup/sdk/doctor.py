@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -133,7 +133,9 @@ def _tenant(settings: TenantSettings, env: Mapping[str, str]) -> Iterator[Check]
             yield _checked(f"{about}: region {region.name}", opens)
     yield _checked(f"{about}: tier", lambda: _tier(settings, env))
     for source in settings.sources:
-        yield from _source(f"{about}: source {source.name}", source)
+        for check in _source(f"{about}: source {source.name}", source):
+            typed = check.next.replace(" ID NAME", f" {settings.id} {source.name}")
+            yield replace(check, next=typed.replace(" ID", f" {settings.id}"))
 
 
 def _opens(

@@ -42,6 +42,16 @@ def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
     assert not found
 
 
+def test_no_file_was_left_half_merged() -> None:
+    marks = re.compile(r"^(<{7}|>{7}|\|{7}) ", re.M)
+
+    for path in tracked():
+        try:
+            assert not marks.search(path.read_text()), path
+        except UnicodeDecodeError:
+            continue  # pictures and golden repositories
+
+
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_pins_every_package_by_hash(lock: str) -> None:
     lines = [line for line in (ROOT / lock).read_text().splitlines() if line[:1].isalpha()]

@@ -10,8 +10,13 @@ import click
 
 from kryonix_backup.cli.main import kryonix as root
 from kryonix_backup.errors import KryonixError
+from tests.architecture.tree import modules
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "command.md").read_text()
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "command.md").read_text()
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
+# Of a run's own, and a part of longer names.
+NOT_SET_BY_PEOPLE = {"KRYONIX_RUN", "KRYONIX_COMPLETE", "KRYONIX_NEW"}
 OF_EVERY_COMMAND = {"--json", "--verbose", "-v", "--help", "-h"}
 
 
@@ -64,12 +69,11 @@ def test_every_command_takes_json_and_verbose() -> None:
         assert {"--json", "--verbose"} <= words, name
 
 
-def test_every_command_of_the_engine_has_an_example() -> None:
+def test_every_command_has_an_example() -> None:
     for name, command in COMMANDS.items():
-        if (command.callback.__module__ or "").startswith("kryonix_backup."):
-            # The tenant's id comes before the word of the group's command.
-            example = re.sub(r" (audit|keys) acme ", r" \1 ", command.epilog or "")
-            assert example.startswith(f"Example: {name}"), name
+        # The tenant's id comes before the word of the group's command.
+        example = re.sub(r" (audit|keys) acme ", r" \1 ", command.epilog or "")
+        assert example.startswith(f"Example: {name}"), name
 
 
 def test_the_exit_codes_are_those_of_the_errors() -> None:
@@ -79,3 +83,24 @@ def test_the_exit_codes_are_those_of_the_errors() -> None:
         ((str(error.exit_code), error.__name__, error.__doc__) for error in _errors(KryonixError)),
         key=lambda row: int(row[0]),
     )
+
+
+def test_the_runbook_says_what_to_do_at_every_exit_code() -> None:
+    cells = re.findall(r"^\| ([\d, to]+) \| .+ \|$", RUNBOOK.partition("## By exit code")[2], re.M)
+    told: list[int] = []
+    for cell in cells:
+        first, to, last = cell.partition(" to ")
+        told += range(int(first), int(last) + 1) if to else map(int, cell.split(", "))
+
+    assert sorted(told) == sorted({3} | {error.exit_code for error in _errors(KryonixError)})
+
+
+def test_every_variable_is_named() -> None:
+    named = set(re.findall(r"\bKRYONIX_[A-Z_]*[A-Z]\b", PAGE))
+    read = {
+        name
+        for module in modules("kryonix_backup", "deployments", "blocks", "tasks", "flows")
+        for name in re.findall(r"\bKRYONIX_[A-Z_]*[A-Z]\b", module.text)
+    }
+
+    assert read - NOT_SET_BY_PEOPLE <= named

@@ -80,6 +80,38 @@ def test_help_names_every_command(kryonix: Terminal) -> None:
     assert all(f"\n  {name} " in said.out for name in COMMANDS)
 
 
+def test_a_group_alone_shows_its_help_as_it_is(kryonix: Terminal) -> None:
+    said = kryonix("tenant")
+
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("Usage: kryonix tenant ")
+    assert "\n  isolate " in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("bakup",), "Did you mean 'backup'?"),
+        (("tenant", "ad"), "Did you mean 'add'?"),
+        (("keys", "acme", "shwo"), "Did you mean 'show'?"),
+        (("backup", "acme", "--sorce", "x"), "'--source'?"),
+        (("restore", "acme", "--reason", "x"), "kryonix --reason TEXT restore"),
+        (("keys", "acme", "show", "--reason", "x"), "kryonix --reason TEXT keys"),
+        (("keys", "show"), "Run 'kryonix keys ID show'."),
+        (("keys", "rotate", "acme"), "the tenant's id stands before 'rotate'"),
+        (("audit", "acme"), "Run 'kryonix audit acme verify', 'show' or 'accept'."),
+        (("audit", "acme", "vrify"), "Did you mean 'verify'?"),
+    ],
+)
+def test_a_typing_error_is_told_with_what_was_meant(
+    kryonix: Terminal, words: tuple[str, ...], told: str
+) -> None:
+    said = kryonix(*words)
+
+    assert said.code == 2
+    assert told in said.err
+
+
 def test_the_version_is_told(kryonix: Terminal) -> None:
     assert kryonix("--version").out.startswith("kryonix 0.")
 

@@ -102,10 +102,23 @@ def test_a_tenant_is_added_once_and_shares_no_region(kryonix: Terminal) -> None:
     assert kryonix("tenant", "add", "rival", "--region", region).code == 10
 
 
+def test_a_source_that_is_not_there_is_a_warning_with_what_comes_first(kryonix: Terminal) -> None:
+    region, source = f"primary={kryonix.url('one')}", f"files={kryonix.source('nowhere')}"
+    said = kryonix("tenant", "add", "acme", "--region", region, "--source", source)
+
+    assert said.code == 0
+    assert "  warning: source files: the directory " in said.out
+    assert said.out.endswith(
+        "next: kryonix source check acme files, which says how to mend it\n"
+        "then: kryonix backup acme\n"
+    )
+
+
 def test_forgetting_says_what_stays(backed_up: Terminal) -> None:
     said = backed_up("tenant", "remove", "acme")
 
     assert "its backups stay" in said.out
+    assert "'kryonix deploy acme --remove'" in said.out
     assert backed_up.url("acme-primary") in said.out
     assert backed_up("tenant", "list", "--json").json == {"tenants": []}
     assert backed_up.add().code == 0

@@ -59,14 +59,14 @@ def test_moments_are_told_with_their_gaps_and_what_to_do() -> None:
     gap = {"from": "b", "to": "c", "reason": "it\x1b is gone"}
     broken = {"ranges": [], "gaps": [gap, {**gap, "from": None, "to": None}], "needs_full": True}
 
-    assert list(moment_lines({"db": log})) == ["db: any moment from a to b"]
-    assert list(moment_lines({"db": broken})) == [
+    assert list(moment_lines("acme", {"db": log})) == ["db: any moment from a to b"]
+    assert list(moment_lines("acme", {"db": broken})) == [
         "db: no moment can be restored with --at yet",
         "db: none after b until c: it\\x1b is gone",
         "db: none at all: it\\x1b is gone",
         (
-            "  next: 'kryonix backup ID --source db --kind log', then a full backup of it: every"
-            " moment from then on can be restored again"
+            "  next: 'kryonix backup acme --source db --kind log', then a full backup of it:"
+            " every moment from then on can be restored again"
         ),
     ]
-    assert list(moment_lines({})) == []
+    assert list(moment_lines("acme", {})) == []

@@ -81,4 +81,4 @@ def test_a_lost_segment_says_what_it_costs_and_what_to_do(with_log: Terminal) ->
     assert damage["affects"][0].startswith("db: every moment after 2026-11-23T12:00:30")
     assert said.json["logs"]["db"]["needs_full"]
     assert "db: none after 2026-11-23T12:00:30+00:00: logs/db/" in people.out
-    assert "next: 'kryonix backup ID --source db --kind log', then a full backup" in people.out
+    assert "next: 'kryonix backup acme --source db --kind log', then a full backup" in people.out

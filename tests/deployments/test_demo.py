@@ -58,8 +58,8 @@ def _assert_restored(report: dict[str, Any]) -> None:
     assert set(report["regions"]) == set(NAMES)
     assert 0 < first["stored"] < first["new"] <= first["size"]
     assert 0 < second["stored"] < first["stored"] / 4
-    assert sum("equal" in step["compared"] for step in steps.values()) == 3
-    assert int(steps["restore db (CLI)"]["compared"].split()[0]) > 40_000
+    assert sum(bool(step["compared"]) for step in steps.values()) == 3
+    assert steps["restore db (CLI)"]["compared"] > 40_000
 
 
 @pytest.fixture

@@ -1,11 +1,39 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
+from prefect import Flow
+from prefect.utilities.callables import parameter_schema
 
 from deployments.commands import _FLOWS
 from deployments.requests import flow_request, parse_parameters
+from flows.backup import backup_tenant
+from flows.follow import follow_logs
+from flows.keys import rotate_keys
+from flows.onboard import onboard_tenant
+from flows.restore import restore_tenant
+from flows.rollback import rollback_restore
 from kryonix_backup.errors import ConfigError, UsageError
 from tests.deployments.test_register import ACME, LOGGED
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "command.md"
+FLOWS: dict[str, Flow[..., Any]] = {
+    "backup": backup_tenant, "restore": restore_tenant, "rollback": rollback_restore,
+    "follow": follow_logs, "onboard": onboard_tenant, "keys": rotate_keys,
+}  # fmt: skip
+
+
+def test_the_page_names_every_flow_with_its_parameters() -> None:
+    section = PAGE.read_text().partition("### kryonix flow")[2].partition("###")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.M))
+
+    assert set(rows) == set(FLOWS) == set(_FLOWS)
+    for name, flow in FLOWS.items():
+        asked = set(parameter_schema(flow).properties) - {"tenant", "pool"}
+        assert set(re.findall(r"`(\w+)`", rows[name])) == asked, name
 
 
 def test_values_are_json_where_they_are_json() -> None:

@@ -11,6 +11,7 @@ from prefect.utilities.callables import parameter_schema
 
 from flows.backup import backup_tenant
 from flows.follow import follow_logs
+from flows.keys import rotate_keys
 from flows.onboard import onboard_tenant
 from flows.restore import restore_tenant
 from flows.rollback import rollback_restore
@@ -57,6 +58,12 @@ def test_no_parameter_is_a_secret(flow: Flow[..., Any]) -> None:
     names = set(parameter_schema(flow).properties)
 
     assert not [name for name in names if "pass" in name or "secret" in name or "key" in name]
+
+
+@pytest.mark.parametrize("flow", [*FLOWS, follow_logs, rotate_keys], ids=lambda flow: flow.name)
+def test_the_form_explains_every_parameter(flow: Flow[..., Any]) -> None:
+    for name, schema in parameter_schema(flow).properties.items():
+        assert str(schema.get("description", "")).endswith("."), name
 
 
 def test_a_pool_is_a_name_as_a_tenant_is() -> None:

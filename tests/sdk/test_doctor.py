@@ -56,7 +56,9 @@ def test_a_missing_source_is_found(machine: Machine) -> None:
     add_tenant(machine.settings, env=machine.env)
     shutil.rmtree(machine.files)
 
-    assert any("source files" in what for what in _failed(machine.env))
+    found = _failed(machine.env)
+    (check,) = [check for what, check in found.items() if "source files" in what]
+    assert f"kryonix tenant show {machine.settings.id}" in check.next
 
 
 def test_a_damaged_registration_is_found(machine: Machine) -> None:

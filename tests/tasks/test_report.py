@@ -9,6 +9,7 @@ from tasks.report import (
     backup_line,
     backup_table,
     backup_text,
+    in_words,
     plan_table,
     restore_line,
     restore_table,
@@ -71,6 +72,19 @@ def test_a_files_name_cannot_break_out_of_the_text() -> None:
 
     assert "- `a'b c`: permission denied" in text
     assert "kryonix flow restore acme snapshot=20261123t214005z-00" in text
+
+
+def test_facts_of_any_depth_are_words() -> None:
+    facts = {
+        "residency": [],
+        "keep": {"daily": 7, "weekly": 4},
+        "kinds": ["a", "b"],
+        "key_store": None,
+    }
+
+    assert in_words(facts) == (
+        "residency: none; keep: daily 7, weekly 4; kinds: a, b; key store: none"
+    )
 
 
 def test_a_restore_is_told_phase_by_phase() -> None:

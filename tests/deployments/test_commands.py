@@ -1,0 +1,75 @@
+"""What up, down, status and deploy say without a server."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from deployments.local import LocalServer
+from deployments.process import Child, start_time
+from kryonix_backup.cli.main import main
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KRYONIX_HOME", str(tmp_path))
+    (tmp_path / "prefect").mkdir()
+    return tmp_path / "prefect"
+
+
+def child(name: str, home: Path, *, alive: bool) -> Child:
+    started = start_time(os.getpid()) if alive else 1
+    return Child(name, os.getpid(), started or 0, str(home / f"{name}.log"))
+
+
+def test_what_has_ended_is_named_with_what_starts_it_again(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workers = (child("gold", home, alive=True), child("silver", home, alive=False))
+    LocalServer("http://127.0.0.1:9", child("server", home, alive=False), workers, True).save(home)
+
+    code = main(["status"])
+    said = capsys.readouterr().out
+
+    assert code == 1
+    assert "Prefect does not run as it should at http://127.0.0.1:9\n" in said
+    assert f"  server: has ended (log {home}/server.log)\n" in said
+    assert "  worker of gold: runs (" in said
+    assert "  worker of silver: has ended (" in said
+    assert "next: 'kryonix up' starts what has ended" in said
+
+
+@pytest.mark.parametrize("word", ["up", "down"])
+def test_a_home_that_cannot_be_used_is_told(
+    word: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "file").touch()
+    monkeypatch.setenv("KRYONIX_HOME", str(home / "file"))
+
+    code = main([word])
+    said = capsys.readouterr().err
+
+    assert code == 10
+    assert f"error: {home}/file/prefect cannot be used: Not a directory\n" in said
+    assert "next: Set KRYONIX_HOME" in said
+
+
+@pytest.mark.parametrize("word", ["up", "down", "status"])
+@pytest.mark.parametrize("state", ["{", "{}", "[]", json.dumps({"workers": 1})])
+def test_a_state_that_says_nothing_is_told(
+    word: str, state: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "state.json").write_text(state)
+
+    code = main([word])
+
+    assert code == 10
+    assert "state.json does not say what 'kryonix up' started" in capsys.readouterr().err
+
+
+def test_without_tenants_there_is_nothing_to_deploy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["deploy", "--dry-run"]) == 0
+    assert capsys.readouterr().out == "no tenants yet; see 'kryonix tenant add --help'\n"
