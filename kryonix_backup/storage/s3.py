@@ -263,7 +263,7 @@ def _options(bucket: Bucket) -> ClientConfig:
         "connect_timeout": timedelta(seconds=min(CONNECT_SECONDS, bucket.timeout)),
         "timeout": timedelta(seconds=bucket.timeout),
         # Directly is to this host alone: the environment's proxy is not asked for, and a redirect
-        # to another host, which obstore follows, ends at a proxy that is not there.
+        # to another host, which obstore follows to read, ends at a proxy that is not there.
         "proxy_url": proxy.reveal() if proxy else _NO_PROXY,
         "proxy_excludes": "" if proxy else urlsplit(bucket.host_url).hostname or "",
     }
