@@ -51,6 +51,20 @@ class RegionBlock(Block):
             " https://10.0.0.5; it is refused where it leads to a public address."
         ),
     )
+    proxy: str | None = Field(
+        default=None,
+        description=(
+            "HTTP proxy that is the only way to the store's server, such as"
+            " http://proxy.internal:3128; its login is in the worker's environment."
+        ),
+    )
+    ca_bundle: str | None = Field(
+        default=None,
+        description=(
+            "File on every worker with the certificates, in PEM form, of the authorities that the"
+            " store's server may be vouched for by."
+        ),
+    )
 
     def to_settings(self) -> RegionSettings:
         """The region as the engine knows it; raises InvalidName and ConfigError."""
@@ -61,6 +75,8 @@ class RegionBlock(Block):
                 "url": self.url,
                 "jurisdiction": self.jurisdiction,
                 "private_endpoint": self.private_endpoint,
+                "proxy": self.proxy,
+                "ca_bundle": self.ca_bundle,
             }
         )
         return replace(

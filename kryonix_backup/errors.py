@@ -26,7 +26,8 @@ Every failure that this project raises on purpose, in one tree.
     │   ├── StoreFull                43
     │   ├── StoreDenied              44
     │   ├── StoreUnsupported         45   the store lacks something this project relies on
-    │   └── NotIsolated              46   a tenant's bucket or directory is open to others
+    │   ├── NotIsolated              46   a tenant's bucket or directory is open to others
+    │   └── StoreUntrusted           47   the server's certificate is of nobody who is trusted
     ├── RepositoryError              50
     │   ├── RepositoryMissing        51
     │   ├── RepositoryExists         52
@@ -269,6 +270,16 @@ class NotIsolated(StoreError):
 
     exit_code = 46
     hint = "Nothing was trusted to it. Mend what the message names on the store and try again."
+
+
+class StoreUntrusted(StoreError):
+    """The server shows a certificate that nobody who is trusted has given to it."""
+
+    exit_code = 47
+    hint = (
+        "Name your authority's certificates with ca_bundle of the region, or AWS_CA_BUNDLE. Where"
+        " they are named already, somebody else answers at that address."
+    )
 
 
 class RepositoryError(KryonixError):

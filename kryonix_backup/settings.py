@@ -17,28 +17,17 @@ from typing import Any, NamedTuple, Self
 from kryonix_backup.errors import ConfigError, InvalidName, SecretMissing, UsageError
 from kryonix_backup.limits import LimitSettings
 from kryonix_backup.model import RegionName, SourceName, TenantId, Tier, check_name, tenant_id
+from kryonix_backup.network import Network, network_named, proxy_at
+from kryonix_backup.secret import Secret
+
+__all__ = [
+    "PRIMARY", "KeySettings", "KeyStoreSettings", "RegionSettings", "RootKey", "Secret",
+    "SourceSettings", "TenantSettings", "Transfer", "home_directory", "jurisdiction",
+]  # fmt: skip
 
 PRIMARY = RegionName("primary")
+_NETWORK = ("private_endpoint", "proxy", "ca_bundle")
 _JURISDICTION = re.compile(r"[A-Z][A-Z0-9-]{1,39}", re.ASCII)
-
-
-class Secret:
-    """A value that never prints, pickles, compares or formats; `reveal` is the one way to it."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str | bytes) -> None:
-        self._value = value.encode() if isinstance(value, str) else bytes(value)
-
-    def reveal(self) -> bytes:
-        """The secret itself."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Secret(***)"
-
-    def __reduce__(self) -> Any:
-        raise TypeError("a secret is never pickled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +38,8 @@ class RegionSettings:
     Credentials are for S3 only; without them those that are kept for the tenant are used, or the
     environment's (``AWS_ACCESS_KEY_ID``, or ``KRYONIX_{REGION}_ACCESS_KEY_ID`` for one region).
     ``jurisdiction`` is where the operator says the region is; ``private_endpoint`` is how its
-    server is reached without a public network, in place of the endpoint in the URL.
+    server is reached without a public network, in place of the endpoint in the URL. ``proxy`` is
+    the only way to it, and ``ca_bundle`` a file of the authorities whose certificates it may show.
     """
 
     name: RegionName
@@ -58,30 +48,45 @@ class RegionSettings:
     secret_access_key: Secret | None = None
     jurisdiction: str | None = None
     private_endpoint: str | None = None
+    proxy: str | None = None
+    ca_bundle: str | None = None
+
+    @property
+    def variables(self) -> str:
+        """How the names of its variables in the environment begin."""
+        return f"KRYONIX_{self.name.upper().replace('-', '_')}_"
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """What the region says of its network, by the names of the settings."""
+        found = {name: getattr(self, name) for name in _NETWORK}
+        return {name: value for name, value in found.items() if value is not None}
 
     def to_plain(self) -> dict[str, Any]:
         """The region as JSON can say it, without any secret and without what is not set."""
-        plain = {"name": self.name, "url": self.url}
-        for key in ("jurisdiction", "private_endpoint"):
-            if (value := getattr(self, key)) is not None:
-                plain[key] = value
-        return plain
+        said = {} if self.jurisdiction is None else {"jurisdiction": self.jurisdiction}
+        return {"name": self.name, "url": self.url, **said, **self.network}
 
     @classmethod
     def from_plain(cls, row: Mapping[str, Any]) -> Self:
         """A region out of `to_plain`'s form; raises InvalidName, ConfigError and KeyError."""
-        unknown = set(row) - {"name", "url", "jurisdiction", "private_endpoint"}
+        unknown = set(row) - {"name", "url", "jurisdiction", *_NETWORK}
         if unknown:
             raise ConfigError(f"a region has no setting {sorted(unknown)[0]!r}")
         name = check_name(row["name"], "region")
         if name.endswith("-admin"):  # KRYONIX_{REGION}_ADMIN_… is the operator's, of {REGION}
             raise InvalidName(f"{name!r} is not a region's name: it ends in -admin")
-        place, private = row.get("jurisdiction"), row.get("private_endpoint")
+        place = row.get("jurisdiction")
+        network: dict[str, Any] = {
+            key: str(row[key]) for key in _NETWORK if row.get(key) is not None
+        }
+        if "proxy" in network:
+            proxy_at(network["proxy"], f"region {name}")  # before a login in it is kept anywhere
         return cls(
             RegionName(name),
             str(row["url"]),
             jurisdiction=None if place is None else jurisdiction(place),
-            private_endpoint=None if private is None else str(private),
+            **network,
         )
 
 
@@ -275,7 +280,8 @@ class KeyStoreSettings:
     """
     An HSM or KMS that keeps a tenant's master key, and what lets us in.
 
-    ``pkcs11://…`` needs the ``pin`` of its token, ``kms://…`` a key pair.
+    ``pkcs11://…`` needs the ``pin`` of its token, ``kms://…`` a key pair; ``network`` is the way to
+    a KMS, None for whatever the environment says to every program.
     """
 
     url: str
@@ -283,6 +289,7 @@ class KeyStoreSettings:
     access_key_id: str | None = None
     secret_access_key: Secret | None = None
     session_token: Secret | None = None
+    network: Network | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,7 +377,8 @@ def _kms(env: Mapping[str, str], tenant: TenantId, url: str) -> KeyStoreSettings
         key, secret, token = (env.get(prefix + name) for name in names)
         if key and secret:
             session = Secret(token) if token else None
-            return KeyStoreSettings(url, None, key, Secret(secret), session)
+            way = network_named(env, (f"{own}KMS_", f"{common}KMS_"), f"the KMS of tenant {tenant}")
+            return KeyStoreSettings(url, None, key, Secret(secret), session, way)
         if key or secret:
             missing = prefix + names[bool(key)]
             raise SecretMissing(f"tenant {tenant}: {missing} is not set", f"Set {missing}.")

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kryonix_backup.errors import ConfigError, InvalidName, SecretMissing, UsageError
+from kryonix_backup.errors import ConfigError, InvalidName, InvalidUrl, SecretMissing, UsageError
 from kryonix_backup.model import TenantId
-from kryonix_backup.settings import (
-    RegionSettings,
-    RootKey,
-    Secret,
-    TenantSettings,
-    home_directory,
-)
+from kryonix_backup.settings import RegionSettings, RootKey, TenantSettings, home_directory
 
 ACME = TenantId("acme-one")
 PLAIN: dict[str, Any] = {
@@ -31,20 +24,11 @@ PLAIN: dict[str, Any] = {
     "isolation": {"system_user": True},
     "regions": [{"name": "primary", "url": "file:///backup"},
                 {"name": "archive", "url": "s3://acme", "jurisdiction": "EU",
-                 "private_endpoint": "https://10.0.0.5"}],
+                 "private_endpoint": "https://10.0.0.5", "proxy": "http://10.0.0.9:3128",
+                 "ca_bundle": "/etc/kryonix/bank.pem"}],
     "sources": [{"name": "documents", "url": "files:///srv", "include": [], "exclude": ["*.tmp"],
                  "one_file_system": True, "compression": "adaptive"}],
 }  # fmt: skip
-
-
-def test_a_secret_neither_prints_nor_pickles() -> None:
-    secret = Secret("correct horse")
-
-    assert "horse" not in f"{secret} {secret!r} {RootKey(passphrase=secret)}"
-    assert "horse" not in repr(RegionSettings("primary", "s3://b", "id", secret))  # type: ignore[arg-type]
-    assert secret.reveal() == b"correct horse"
-    with pytest.raises(TypeError):
-        pickle.dumps(secret)
 
 
 def test_settings_come_back_out_of_json() -> None:
@@ -255,3 +239,44 @@ def test_what_lets_us_in_is_missed(env: dict[str, str], url: str, said: str) -> 
 def test_two_roots_or_pins_are_one_too_many(env: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="both set"):
         RootKey.from_environment(env, ACME)
+
+
+def test_a_login_in_a_proxys_address_is_refused_before_it_is_kept() -> None:
+    row = {"name": "primary", "url": "s3://acme", "proxy": "http://backup:hunter2@10.0.0.9:3128"}
+
+    with pytest.raises(InvalidUrl, match="holds a login") as raised:
+        RegionSettings.from_plain(row)
+    assert "hunter2" not in raised.value.message + raised.value.hint
+
+
+def test_what_a_region_says_of_its_network_is_under_the_names_of_the_settings() -> None:
+    archive = TenantSettings.from_plain(PLAIN).region("archive")
+
+    assert list(archive.network) == ["private_endpoint", "proxy", "ca_bundle"]
+    assert RegionSettings.from_plain({"name": "eu-2", "url": "s3://acme"}).network == {}
+    assert RegionSettings.from_plain({"name": "eu-2", "url": "s3://a"}).variables == "KRYONIX_EU_2_"
+
+
+def test_the_way_to_a_kms_comes_from_the_environment(tmp_path: Path) -> None:
+    env = {
+        "AWS_ACCESS_KEY_ID": "id",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "KRYONIX_KMS_PROXY": "http://10.0.0.9:3128",
+        "KRYONIX_ACME_ONE_KMS_PROXY": "http://10.0.0.8:3128",
+        "KRYONIX_ACME_ONE_KMS_PROXY_USER": "backup",
+        "KRYONIX_ACME_ONE_KMS_PROXY_PASSWORD": "hunter2",
+    }
+
+    store = RootKey.from_environment(env, ACME, "kms://?region=sa-east-1").store
+    other = RootKey.from_environment(env, TenantId("beta"), "kms://?region=sa-east-1").store
+
+    assert store is not None
+    assert other is not None
+    assert store.network is not None
+    assert other.network is not None
+    assert store.network.proxies()["https"] == "http://backup:hunter2@10.0.0.8:3128"
+    assert other.network.proxies()["https"] == "http://10.0.0.9:3128"
+    assert "hunter2" not in repr(store)
+    env["KRYONIX_KMS_CA_BUNDLE"] = str(tmp_path / "none.pem")
+    with pytest.raises(ConfigError, match=r"KRYONIX_KMS_CA_BUNDLE names .*none\.pem"):
+        RootKey.from_environment(env, TenantId("beta"), "kms://?region=sa-east-1")

@@ -25,6 +25,12 @@ from kryonix_backup.errors import UsageError
 if TYPE_CHECKING:
     from kryonix_backup.settings import TenantSettings
 
+_NETWORK = {
+    "private_endpoint": "reached at",
+    "proxy": "by way of",
+    "ca_bundle": "with certificates of",
+}
+
 
 @click.group(epilog="Example: kryonix tenant list")
 def tenant() -> None:
@@ -84,7 +90,8 @@ def tenant() -> None:
 )
 @click.option(
     "--file", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Settings in YAML, as 'tenant show --json' prints them; options add to them.",
+    help="Settings in YAML, as 'tenant show --json' prints them, a region's proxy, ca_bundle and"
+    " private_endpoint among them; options add to them.",
 )  # fmt: skip
 @answers
 def add(tenant: str, path: Path | None, **given: Any) -> Answer:
@@ -251,8 +258,8 @@ def _show_lines(settings: TenantSettings, terms: dict[str, Any] | None) -> Itera
     for region in settings.regions:
         where = f" in {region.jurisdiction}" if region.jurisdiction else ""
         yield printable(f"  region {region.name}{where}: {region.url}")
-        if region.private_endpoint:
-            yield printable(f"    reached at {region.private_endpoint}")
+        network = {_NETWORK[name]: value for name, value in region.network.items()}
+        yield from (printable(f"    {what} {value}") for what, value in network.items())
     for source in settings.sources:
         yield printable(f"  source {source.name}: {source.url}")
         yield from (printable(f"    include {pattern}") for pattern in source.include)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kryonix_backup.catalog.record import RunRecord, SnapshotRecord, record_of_backup
 from kryonix_backup.clock import Clock, SystemClock
 from kryonix_backup.errors import ConfigError
 from kryonix_backup.model import tenant_id
+from kryonix_backup.sdk.client import Client
+from kryonix_backup.sdk.residency import reached_as
 from kryonix_backup.sdk.tenants import connect
 from kryonix_backup.sdk.wiring import open_catalog
 from kryonix_backup.settings import PRIMARY, RegionSettings, TenantSettings
@@ -64,7 +66,7 @@ def rebuild(
     if regions:
         if not snapshots:
             raise _no_settings(client.settings)
-        Registry.at(env).replace(_with_primary(client.settings))
+        Registry.at(env).replace(_as_it_was(client))
     with open_catalog(env) as catalog:
         catalog.replace(
             client.tenant,
@@ -84,6 +86,9 @@ def _no_settings(settings: TenantSettings) -> ConfigError:
     return error
 
 
-def _with_primary(settings: TenantSettings) -> TenantSettings:
+def _as_it_was(client: Client) -> TenantSettings:
+    """The client's settings, with the networks of its regions as the newest snapshot has them."""
+    settings, newest = client.settings, client.newest_settings()
     settings.region(PRIMARY)  # or ConfigError: a registered tenant needs one
-    return settings
+    regions = reached_as(newest or settings, settings.regions)
+    return replace(settings, regions=tuple(regions))

@@ -14,14 +14,17 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from kryonix_backup.clock import Clock, SystemClock
 from kryonix_backup.crypto.fips import require_fips
 from kryonix_backup.crypto.keystore import ManagedKeyStore
+from kryonix_backup.crypto.stores.location import parse_key_store
 from kryonix_backup.crypto.stores.registry import open_key_store, probe_key_store
 from kryonix_backup.durable import write_whole
-from kryonix_backup.errors import ConfigError, KryonixError, RepositoryMissing
+from kryonix_backup.errors import ConfigError, KryonixError, RepositoryMissing, SecretMissing
+from kryonix_backup.model import TenantId
 from kryonix_backup.repository.keyrings import described_at
 from kryonix_backup.sdk.client import Client
 from kryonix_backup.sdk.isolation import (
@@ -33,9 +36,10 @@ from kryonix_backup.sdk.isolation import (
 from kryonix_backup.sdk.limits import Held, load_tiers, schedule_of
 from kryonix_backup.sdk.residency import check_key_store
 from kryonix_backup.sdk.wiring import source_of
-from kryonix_backup.settings import RootKey, TenantSettings, home_directory
+from kryonix_backup.settings import KeySettings, RootKey, TenantSettings, home_directory
 from kryonix_backup.storage.residency import Residency, check_region
 from kryonix_backup.storage.store import ObjectStore
+from kryonix_backup.tenancy.registry import Registry
 
 _SYSTEM = SystemClock()
 _COMPLETE = "complete"
@@ -101,23 +105,20 @@ class Onboarding:
         """
         Take back, newest first, what this onboarding has made; what could not be taken back.
 
-        What was there before stays, and so does a repository that was used meanwhile.
+        What was there before stays, and so does a repository that was used meanwhile, with the
+        master key that opens it.
         """
-        journal, left = self._journal(), []
-        made = journal["made"]
+        made, left = self._journal()["made"], []
         for region in made["repositories"]:
             try:
+                self._require_address(region, made.get("addresses", {}))
                 remove_unused(self.settings, self.settings.region(region), self._env)
             except KryonixError as error:
                 left.append(error.message)
         done = [Isolation.from_plain(row) for row in made["isolation"]]
         left += undo_isolation(self.settings, done, env=self._env)
         if made["master"]:
-            left += (
-                self._undo_master()
-                if not self._is_used()
-                else ["the master key stays: a repository that it opens is in use"]
-            )
+            left += self._undo_master(unknown=bool(left))
         with suppress(FileNotFoundError):
             self._path.unlink()
         return left
@@ -143,7 +144,9 @@ class Onboarding:
             journal["made"]["master"] = True  # before it is made: what is not there is not missed
             self._write(journal)
             store.renew()
-        return {"store": store.kind, "proved": probe_key_store(self._root, self.settings.id)}
+        proved = probe_key_store(self._root, self.settings.id)
+        where = {"address": store.address} if isinstance(store, ManagedKeyStore) else {}
+        return {"store": store.kind, **where, "proved": proved}
 
     def _store(self) -> Facts:
         held = Held.of(self.settings, self._env, self._clock)
@@ -152,7 +155,9 @@ class Onboarding:
         ]
         journal = self._journal()
         known = journal["made"]["repositories"]
-        journal["made"]["repositories"] = [*known, *(set(missing) - set(known))]
+        journal["made"]["repositories"] = [*known, *sorted(set(missing) - set(known))]
+        here = {each: self.settings.region(each).url for each in missing}
+        journal["made"]["addresses"] = {**here, **journal["made"].get("addresses", {})}
         self._write(journal)
         client = Client.onboard(self.settings, self._root, env=self._env, clock=self._clock)
         return {
@@ -194,36 +199,72 @@ class Onboarding:
 
     # ------------------------------------------------------------------ the journal
 
-    def _is_used(self) -> bool:
-        """Whether a region still holds a repository, or nobody can know."""
-        held = Held.of(self.settings, self._env, self._clock)
-        try:
-            return not all(_is_missing(held.store(each)) for each in self.settings.regions)
-        except KryonixError:
-            return True
+    def _require_address(self, region: str, addresses: Mapping[str, str]) -> None:
+        """Raise ConfigError where a region was somewhere else when its repository was made."""
+        url = self.settings.region(region).url
+        if addresses.get(region, url) != url:
+            raise ConfigError(
+                f"the repository that was made for region {region} at {addresses[region]} stays"
+            )
 
-    def _undo_master(self) -> list[str]:
-        store = open_key_store(self._root, self.settings.id)
+    def _undo_master(self, *, unknown: bool) -> list[str]:
+        """Destroy the master that was made, unless it opens anything; what could not be done."""
         try:
-            if isinstance(store, ManagedKeyStore):
+            store = open_key_store(self._root, self.settings.id)
+            if not isinstance(store, ManagedKeyStore):
+                return []
+            why = self._why_kept(store, unknown=unknown)
+            if why is None:
                 store.destroy()
         except KryonixError as error:
             return [error.message]
-        return []
+        return [] if why is None else [f"the master key {store.address} stays: {why}"]
+
+    def _why_kept(self, store: ManagedKeyStore, *, unknown: bool) -> str | None:
+        """
+        Why a master may open what is in use; None where it opens nothing that is known.
+
+        Who wrapped a repository's keys is not asked: whoever may write there could answer.
+        """
+        if unknown:
+            return "not all that it may open could be removed"
+        held = Held.of(self.settings, self._env, self._clock)
+        if not all(_is_missing(held.store(each)) for each in self.settings.regions):
+            return "there is a repository in its regions, which it may open"
+        if len(store.versions()) > 1:
+            return "it has versions that another run has made"
+        if other := self._other_tenant(store.address):
+            return f"it may be that of tenant {other} too"
+        return None
+
+    def _other_tenant(self, address: str) -> str | None:
+        """Another tenant of this machine, registered or not, with the same master."""
+        registry = Registry.at(self._env)
+        for each in registry.ids():
+            keys = registry.load(each).keys
+            if each != self.settings.id and self._may_have(address, each, keys):
+                return each
+        for path in self._path.parent.glob("*.json"):
+            steps = self._read(path).get("steps", {})
+            if path != self._path and steps.get("encryption", {}).get("address") == address:
+                return path.stem
+        return None
+
+    def _may_have(self, address: str, tenant: TenantId, keys: KeySettings) -> bool:
+        urls = [url for url in (keys.store, keys.second) if url]
+        if keys.store is None:
+            try:
+                root = RootKey.from_environment(self._env, tenant)
+            except SecretMissing:  # it has a key, and this environment does not say where
+                return True
+            urls += [root.store.url] if root.store else []
+        return any(parse_key_store(url, tenant).address == address for url in urls)
 
     def _journal(self) -> Facts:
         """What is done so far; anew after an onboarding that came to its end."""
-        try:
-            found = json.loads(self._path.read_bytes())
-        except FileNotFoundError:
-            found = {"status": _COMPLETE}
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"the journal of an onboarding cannot be read: {self._path}",
-                "Move the file away, and run the same command again.",
-            ) from error
+        found = self._read(self._path)
         if found.get("status") != _COMPLETE:
-            return dict(found)
+            return found
         return {
             "tenant": self.settings.id,
             "tier": self.settings.tier,
@@ -232,6 +273,18 @@ class Onboarding:
             "steps": {},
             "made": {"isolation": [], "master": False, "repositories": []},
         }
+
+    def _read(self, path: Path) -> Facts:
+        try:
+            found = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return {"status": _COMPLETE}
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"the journal of an onboarding cannot be read: {path}",
+                "Move the file away, and run the same command again.",
+            ) from error
+        return dict(found)
 
     def _write(self, journal: Facts) -> None:
         try:

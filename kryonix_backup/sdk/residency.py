@@ -31,6 +31,12 @@ def taken_over(newest: TenantSettings, regions: Sequence[RegionSettings]) -> Ten
     return replace(newest, regions=(*given.values(), *others))
 
 
+def reached_as(known: TenantSettings, regions: Sequence[RegionSettings]) -> list[RegionSettings]:
+    """The regions, each with the network that the settings know for its address."""
+    networks = {each.url: each.network for each in known.regions}
+    return [replace(each, **(each.network or networks.get(each.url, {}))) for each in regions]
+
+
 def check_key_store(settings: TenantSettings, url: str | None) -> None:
     """
     Raise ResidencyViolation where a tenant's keys would be kept outside of its jurisdictions.

@@ -17,7 +17,7 @@ from kryonix_backup.sdk.isolation import Isolation
 from kryonix_backup.sdk.keys import Keys
 from kryonix_backup.sdk.limits import default_tier, load_tiers
 from kryonix_backup.sdk.onboarding import Onboarding, Step
-from kryonix_backup.sdk.residency import taken_over
+from kryonix_backup.sdk.residency import reached_as, taken_over
 from kryonix_backup.sdk.wiring import source_of
 from kryonix_backup.settings import (
     PRIMARY,
@@ -184,7 +184,8 @@ def _settings_of(
         return registry.load(checked)
     _check_named_once(regions)
     if checked in registry.ids():  # its residency and its second master hold here too
-        known = taken_over(registry.load(checked), regions)
+        there = registry.load(checked)
+        known = taken_over(there, reached_as(there, regions))
         names = [region.name for region in regions]
         return replace(known, regions=tuple(known.region(name) for name in names))
     return TenantSettings(checked, default_tier(env), tuple(regions), ())
@@ -217,7 +218,8 @@ def connect(
         names = [region.name for region in regions]
         root = RootKey.from_environment(env, checked)
         if checked in (registry := Registry.at(env)).ids():  # its residency holds here too
-            known = taken_over(registry.load(checked), regions)
+            there = registry.load(checked)
+            known = taken_over(there, reached_as(there, regions))
             regions = [known.region(name) for name in names]
         return Client.from_regions(checked, regions, root, env=env, clock=clock, region=from_region)
     settings = Registry.at(env).load(checked)

@@ -43,8 +43,7 @@ class BucketIsolation:
                 " KRYONIX_{REGION}_ADMIN_….",
             )
         self._region, self._bucket, self._operator = region, bucket, operator
-        self._bundle = env.get("AWS_CA_BUNDLE") or None
-        self._admin = S3Admin(reached(region, bucket), tenant, operator, self._bundle)
+        self._admin = S3Admin(reached(region, bucket, env), tenant, operator)
         self._kept = KeptCredentials(env, tenant)
         self._made: list[str] = []
         self._fresh: S3Credentials | None = None
@@ -60,7 +59,7 @@ class BucketIsolation:
         try:
             self._prepare()
             pair = self._pair(rotate=rotate)
-            trial = Trial(self._admin, self._operator, pair, self._bundle, clock)
+            trial = Trial(self._admin, self._operator, pair, clock)
             proved = tuple(trial.run())
             self._kept.keep(self._region.name, self._bucket, pair)
         except BaseException:

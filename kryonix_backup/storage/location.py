@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from kryonix_backup.addresses import holds_secret
 from kryonix_backup.errors import InvalidUrl
+from kryonix_backup.network import Network, is_server
 
 _BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9.-]{1,61}[a-z0-9])", re.ASCII)
 _PREFIX = re.compile(r"[a-z0-9_-][a-z0-9._-]*(?:/[a-z0-9_-][a-z0-9._-]*)*", re.ASCII)
@@ -38,7 +39,8 @@ class Bucket:
     A bucket, or a prefix in one (empty, or without slashes at its ends).
 
     ``endpoint`` is the server's URL, without the bucket; ``path_style`` is true where the bucket is
-    in the path and not in the host name. ``timeout`` bounds one request, in seconds.
+    in the path and not in the host name. ``timeout`` bounds one request, in seconds. ``network`` is
+    the way there, of which `address` says nothing: what is known of a place does not change by it.
     """
 
     name: str
@@ -47,12 +49,18 @@ class Bucket:
     region: str
     path_style: bool
     timeout: float
+    network: Network = field(default_factory=Network)
 
     @property
     def address(self) -> str:
         """The bucket as a URL for messages."""
         path = f"{self.name}/{self.prefix}" if self.prefix else self.name
         return f"s3://{path} at {self.endpoint}"
+
+    @property
+    def way(self) -> str:
+        """The address and the way to it, for messages of what failed."""
+        return self.address + self.network.way
 
     @property
     def host_url(self) -> str:
@@ -126,14 +134,28 @@ def _bucket(url: str, bucket: str, path: str, query: dict[str, str]) -> Bucket:
     region = query.get("region", _DEFAULT_REGION)
     if not _REGION.fullmatch(region):
         raise InvalidUrl(f"{url!r} names no region after 'region='")
-    endpoint = query.get("endpoint", f"https://s3.{region}.amazonaws.com").rstrip("/")
-    there = urlsplit(endpoint)
-    if there.scheme not in ("http", "https") or not there.hostname or there.query:
+    endpoint = server_url(query.get("endpoint", f"https://s3.{region}.amazonaws.com"))
+    if endpoint is None:
         raise InvalidUrl(f"{url!r} has no http:// or https:// address after 'endpoint='")
     style = query.get("path_style", "true" if "endpoint" in query else "false")
     if style not in ("true", "false"):
         raise InvalidUrl(f"{url!r} has neither true nor false after 'path_style='")
     return Bucket(bucket, prefix, endpoint, region, style == "true", _timeout(url, query))
+
+
+def server_url(url: str) -> str | None:
+    """The URL of a server in its one spelling; None where it is not one that all read alike."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    host = (parts.hostname or "").removesuffix(".")
+    clean = parts.scheme in ("http", "https") and host and not parts.query + parts.fragment
+    if not clean or not is_server(parts.netloc):
+        return None
+    place = (f"[{host}]" if ":" in host else host) + ("" if port is None else f":{port}")
+    return urlunsplit((parts.scheme, place, parts.path.rstrip("/"), "", ""))
 
 
 def _timeout(url: str, query: dict[str, str]) -> float:

@@ -33,26 +33,30 @@ def open_store(
 
     Nothing is asked of it yet. Every way to a tenant's data leads through here, so here its
     residency holds; with a ``throttle`` it takes no more than that allows, what is tried again
-    included. Where the region has a private endpoint, that is the way to the server. A private
-    authority's certificates are in the file that ``AWS_CA_BUNDLE`` names. Raises
-    ResidencyViolation, InvalidUrl, SecretMissing, ConfigError and StoreUnavailable.
+    included. The server is reached as the region says (`reached`). Raises ResidencyViolation,
+    InvalidUrl, SecretMissing, ConfigError and StoreUnavailable.
     """
     location = parse_location(region.url)
     check_region(region, residency)
     if isinstance(location, Directory):
+        _refuse_network(region)
         inner: ObjectStore = FilesystemStore(location.path)
     else:
         from kryonix_backup.storage.s3 import S3Store
 
-        bundle = env.get("AWS_CA_BUNDLE") or None
         pair = s3_credentials(region, env, residency.tenant)
-        try:
-            inner = S3Store(reached(region, location), pair, ca_bundle=bundle)
-        except OSError as error:
-            raise ConfigError(f"AWS_CA_BUNDLE names {bundle}: {error.strerror}") from error
+        inner = S3Store(reached(region, location, env), pair)
     if throttle is not None:
         inner = ThrottledStore(inner, throttle)
     return RetryingStore(inner, clock or SystemClock())
+
+
+def _refuse_network(region: RegionSettings) -> None:
+    if region.network:
+        raise ConfigError(
+            f"region {region.name} is a directory, and has {', '.join(region.network)}",
+            "Leave it out: these are for a region in a bucket.",
+        )
 
 
 def s3_credentials(
@@ -69,7 +73,7 @@ def s3_credentials(
         return S3Credentials(region.access_key_id, region.secret_access_key)
     if tenant is not None and (kept := kept_credentials(region, env, tenant)) is not None:
         return kept
-    own = _variables(region)
+    own = region.variables
     for prefix in (own, "AWS_"):
         if (pair := _pair(region, env, prefix)) is not None:
             return pair
@@ -92,7 +96,7 @@ def admin_credentials(region: RegionSettings, env: Mapping[str, str]) -> S3Crede
 
     It is ``KRYONIX_{REGION}_ADMIN_ACCESS_KEY_ID`` and so on. Raises SecretMissing for half of one.
     """
-    return _pair(region, env, f"{_variables(region)}ADMIN_")
+    return _pair(region, env, f"{region.variables}ADMIN_")
 
 
 def _pair(region: RegionSettings, env: Mapping[str, str], prefix: str) -> S3Credentials | None:
@@ -101,13 +105,9 @@ def _pair(region: RegionSettings, env: Mapping[str, str], prefix: str) -> S3Cred
         return S3Credentials(key, Secret(secret), Secret(token) if token else None)
     if key or secret:
         missing = prefix + (_SECRET if key else _KEY)
-        hint = _hint(prefix if prefix != "AWS_" else _variables(region))
+        hint = _hint(prefix if prefix != "AWS_" else region.variables)
         raise SecretMissing(f"region {region.name}: {missing} is not set", hint)
     return None
-
-
-def _variables(region: RegionSettings) -> str:
-    return f"KRYONIX_{region.name.upper().replace('-', '_')}_"
 
 
 def _hint(own: str) -> str:

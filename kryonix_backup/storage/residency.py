@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from kryonix_backup.errors import ResidencyViolation
 from kryonix_backup.model import TenantId
 from kryonix_backup.settings import RegionSettings, TenantSettings, Transfer
-from kryonix_backup.storage.location import Directory, parse_location
+from kryonix_backup.storage.location import Directory, parse_location, server_url
 
 EU = "EU"
 _COUNTRIES = "AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK"
@@ -119,19 +119,26 @@ def jurisdiction_of(region: RegionSettings) -> str | None:
     """
     Where a region is; None where nobody knows.
 
-    Raises InvalidUrl, and ResidencyViolation where the operator says one thing and the address
-    another.
+    With a private endpoint the data goes there: its address counts too. Raises InvalidUrl, and
+    ResidencyViolation where the operator says one thing and an address another.
     """
-    derived = _by_address(region.url)
-    said = region.jurisdiction
-    if said is None or derived is None:
-        return said or derived
-    if not within(derived, said):
-        raise ResidencyViolation(
-            f"region {region.name} is said to be in {said}, and its address is in {derived}",
-            "Correct its jurisdiction, or its address.",
-        )
-    return derived
+    place, said = parse_location(region.url), region.jurisdiction
+    if isinstance(place, Directory):
+        return said
+    servers = {"address": place.endpoint}
+    if region.private_endpoint is not None:
+        servers["private endpoint"] = region.private_endpoint
+    named = {what: _region_named(url) for what, url in servers.items()}
+    for what, name in named.items():
+        derived = None if name is None else amazon_jurisdiction(name)
+        if said is not None and derived is not None and not within(derived, said):
+            raise ResidencyViolation(
+                f"region {region.name} is said to be in {said}, and its {what} is in {derived}",
+                "Correct its jurisdiction, or its address.",
+            )
+    # A server that is not Amazon's is unknown, and so is one beside another region's word.
+    known = set(named.values()) == {place.region}
+    return amazon_jurisdiction(place.region) if known else said
 
 
 def check_region(region: RegionSettings, residency: Residency) -> None:
@@ -146,13 +153,10 @@ def amazon_jurisdiction(region: str) -> str | None:
     return _OF_AMAZON.get(region)
 
 
-def _by_address(url: str) -> str | None:
-    place = parse_location(url)
-    if isinstance(place, Directory):
-        return None
-    host = urlsplit(place.endpoint).hostname or ""
+def _region_named(endpoint: str) -> str | None:
+    """The one region of Amazon's that a server's name tells; None for any other server."""
+    host = urlsplit(server_url(endpoint) or "").hostname or ""
     if not host.endswith(_AMAZONS):
-        return None  # at any other server a region is but a word
-    # An address of its own decides over the word beside it; one that names no region is unknown.
+        return None
     named = [label for label in host.split(".") if label in _OF_AMAZON]
-    return amazon_jurisdiction(named[0]) if named == [place.region] else None
+    return named[0] if len(named) == 1 else None

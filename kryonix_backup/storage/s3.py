@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from kryonix_backup.errors import (
     ObjectExists,
@@ -36,18 +37,18 @@ from kryonix_backup.storage.store import WHOLE_BYTES, ObjectInfo
 
 if TYPE_CHECKING:
     import obstore.store
-    from obstore.store import ClientConfig, S3Config
+    from obstore.store import ClientConfig, S3Config, S3Credential
+
+_NO_PROXY = "http://127.0.0.1:1"
 
 
 class S3Store:
     """An `ObjectStore` in a bucket, or under a prefix of one."""
 
-    def __init__(
-        self, bucket: Bucket, credentials: S3Credentials, *, ca_bundle: str | None = None
-    ) -> None:
+    def __init__(self, bucket: Bucket, credentials: S3Credentials) -> None:
         self._bucket = bucket
-        self._bytes = _connect(bucket, credentials, ca_bundle)
-        self._control = S3Control(bucket, credentials, ca_bundle)
+        self._bytes = _connect(bucket, credentials)
+        self._control = S3Control(bucket, credentials)
         self._root = f"{bucket.prefix}/" if bucket.prefix else ""
 
     @property
@@ -122,7 +123,7 @@ class S3Store:
             refusal = Refusal.in_text(str(error))
             if refusal.is_past_end:
                 return b""
-            raise refusal.error(self.address, f"object {name}") from error
+            raise refusal.error(self._bucket.way, f"object {name}") from error
 
     def size(self, name: str) -> int:
         """An object's size in bytes; raises ObjectMissing."""
@@ -151,7 +152,7 @@ class S3Store:
                 if refusal.is_missing_bucket:
                     return
                 raise refusal.error(
-                    self.address, f"the listing of {prefix or 'everything'}"
+                    self._bucket.way, f"the listing of {prefix or 'everything'}"
                 ) from error
             if not page:
                 return
@@ -208,32 +209,64 @@ class S3Store:
         try:
             yield
         except (obstore.exceptions.BaseError, OSError) as error:
-            raise Refusal.in_text(str(error)).error(self.address, what) from error
+            raise Refusal.in_text(str(error)).error(self._bucket.way, what) from error
 
 
-def _connect(bucket: Bucket, keys: S3Credentials, ca_bundle: str | None) -> obstore.store.S3Store:
+def _connect(bucket: Bucket, keys: S3Credentials) -> obstore.store.S3Store:
     from obstore.store import S3Store as Connection
 
     config: S3Config = {
         "endpoint": bucket.host_url,
         "region": bucket.region,
-        "access_key_id": keys.access_key_id,
-        "secret_access_key": keys.secret_access_key.reveal().decode(),
         "virtual_hosted_style_request": not bucket.path_style,
         # The signature covers the checksum, and the checksum the body.
         "unsigned_payload": True,
         "checksum_algorithm": "crc64nvme",
         "disable_bulk_delete": True,
+        # obstore takes out of the environment whatever is not said.
+        "aws_endpoint_url_s3": bucket.host_url,
+        "conditional_put": "etag",
+        "skip_signature": False,
+        "s3_express": False,
+        "request_payer": False,
     }
-    if keys.session_token is not None:
-        config["session_token"] = keys.session_token.reveal().decode()
+    return Connection(
+        bucket.name,
+        config=config,
+        client_options=_options(bucket),
+        retry_config={"max_retries": 0},
+        credential_provider=_provider(keys),
+    )
+
+
+def _provider(keys: S3Credentials) -> Callable[[], S3Credential]:
+    """The keys as obstore asks for them: beside keys in its settings it takes a foreign token."""
+
+    def provide() -> S3Credential:
+        token = keys.session_token
+        return {
+            "access_key_id": keys.access_key_id,
+            "secret_access_key": keys.secret_access_key.reveal().decode(),
+            "token": None if token is None else token.reveal().decode(),
+            "expires_at": None,
+        }
+
+    return provide
+
+
+def _options(bucket: Bucket) -> ClientConfig:
+    """All that decides on the way and on trust; what is left out would be the environment's."""
+    proxy, bundle = bucket.network.proxy, bucket.network.ca_bundle
     options: ClientConfig = {
         "allow_http": bucket.endpoint.startswith("http://"),
+        "allow_invalid_certificates": False,
         "connect_timeout": timedelta(seconds=min(CONNECT_SECONDS, bucket.timeout)),
         "timeout": timedelta(seconds=bucket.timeout),
+        # Directly is to this host alone: the environment's proxy is not asked for, and a redirect
+        # to another host, which obstore follows to read, ends at a proxy that is not there.
+        "proxy_url": proxy.reveal() if proxy else _NO_PROXY,
+        "proxy_excludes": "" if proxy else urlsplit(bucket.host_url).hostname or "",
     }
-    if ca_bundle is not None:
-        options["root_certificate"] = Path(ca_bundle).read_bytes()
-    return Connection(
-        bucket.name, config=config, client_options=options, retry_config={"max_retries": 0}
-    )
+    if bundle is not None:
+        options["root_certificate"] = Path(bundle).read_bytes()
+    return options

@@ -47,13 +47,10 @@ def user_of(tenant: TenantId, bucket: Bucket) -> str:
 class S3Admin:
     """One bucket of one tenant, through the operator's credentials; they are never kept."""
 
-    def __init__(
-        self, bucket: Bucket, tenant: TenantId, operator: S3Credentials, ca_bundle: str | None
-    ) -> None:
+    def __init__(self, bucket: Bucket, tenant: TenantId, operator: S3Credentials) -> None:
         self.bucket = bucket
         self.user = user_of(tenant, bucket)
         self._operator = operator
-        self._ca_bundle = ca_bundle
 
     def bucket_state(self) -> BucketState:
         """
@@ -82,7 +79,7 @@ class S3Admin:
 
     def make_bucket(self) -> None:
         """Make the bucket; one that is ours already is left as it is."""
-        S3Control(self.bucket, self._operator, self._ca_bundle).make_bucket()
+        S3Control(self.bucket, self._operator).make_bucket()
 
     def _is_ours(self, policy: Any) -> bool:
         ours = json.loads(self.guard())["Statement"]
@@ -201,12 +198,12 @@ class S3Admin:
 
     @cached_property
     def _s3(self) -> S3Client:
-        client: S3Client = connection("s3", self.bucket, self._operator, self._ca_bundle)
+        client: S3Client = connection("s3", self.bucket, self._operator)
         return client
 
     @cached_property
     def _iam(self) -> Any:
-        return connection("iam", self.bucket, self._operator, self._ca_bundle)
+        return connection("iam", self.bucket, self._operator)
 
     def _translated(self, what: str) -> AbstractContextManager[None]:
         return translated(self.bucket, what)

@@ -7,6 +7,7 @@ that exists makes none.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 CONNECT_SECONDS = 10.0
+_MACHINES = "/etc/ssl/certs/ca-certificates.crt"
+# What is not said would be the environment's; the types do not know all of it.
+_UNASKED: dict[str, Any] = {
+    "ignore_configured_endpoint_urls": True,
+    "use_fips_endpoint": False,
+    "use_dualstack_endpoint": False,
+}
 _MAKING = threading.Lock()
 _AMAZONS = (".amazonaws.com", ".amazonaws.com.cn")
 _PART_BYTES = 16 * MIB
@@ -36,10 +44,9 @@ _AMAZONS_FIRST_REGION = "us-east-1"
 class S3Control:
     """A bucket's control calls; every method may be called from several threads at once."""
 
-    def __init__(self, bucket: Bucket, credentials: S3Credentials, ca_bundle: str | None) -> None:
+    def __init__(self, bucket: Bucket, credentials: S3Credentials) -> None:
         self._bucket = bucket
         self._credentials = credentials
-        self._ca_bundle = ca_bundle
         self._lock = threading.Lock()
         self._made: S3Client | None = None
 
@@ -110,7 +117,7 @@ class S3Control:
             return self._made
 
     def _connect(self) -> S3Client:
-        client: S3Client = connection("s3", self._bucket, self._credentials, self._ca_bundle)
+        client: S3Client = connection("s3", self._bucket, self._credentials)
         return client
 
     def _translated(self, what: str) -> AbstractContextManager[None]:
@@ -124,9 +131,7 @@ def location(region: str) -> dict[str, Any]:
     return {"CreateBucketConfiguration": {"LocationConstraint": region}}
 
 
-def connection(
-    service: str, bucket: Bucket, keys: S3Credentials | None, ca_bundle: str | None
-) -> Any:
+def connection(service: str, bucket: Bucket, keys: S3Credentials | None) -> Any:
     """
     A client of boto3 for ``s3`` or ``iam``, which signs nothing without keys.
 
@@ -148,6 +153,8 @@ def connection(
         retries={"total_max_attempts": 1},
         max_pool_connections=4 * _PARTS_AT_ONCE,
         s3={"addressing_style": "path" if bucket.path_style else "virtual"},
+        proxies=bucket.network.proxies(),
+        **_UNASKED,
     )
     amazon = (urlsplit(bucket.endpoint).hostname or "").endswith(_AMAZONS)
     with _MAKING:  # which is not for several threads at once
@@ -155,10 +162,15 @@ def connection(
             service,
             endpoint_url=None if amazon and service == "iam" else bucket.endpoint,
             region_name=bucket.region,
-            verify=ca_bundle,
+            verify=bucket.network.ca_bundle or _authorities(),
             config=config,
             **pair,
         )
+
+
+def _authorities() -> str | bool:
+    """The machine's, as obstore has them, rather than those that come with boto3."""
+    return _MACHINES if os.path.exists(_MACHINES) else True
 
 
 @cache
@@ -181,6 +193,9 @@ def translated(bucket: Bucket, what: str) -> Iterator[None]:
         code = error.response.get("Error", {}).get("Code", "")
         # A completion may fail after its 200 was sent.
         refusal = Refusal(0 if status == 200 else status, code)
-        raise refusal.error(bucket.address, what) from error
+        raise refusal.error(bucket.way, what) from error
     except (BotoCoreError, HTTPClientError) as error:
-        raise StoreUnavailable(f"{bucket.address}: {what}: {type(error).__name__}") from error
+        refusal = Refusal.in_text(f"{error} {error.kwargs.get('error', '')}")
+        if refusal.why:
+            raise refusal.error(bucket.way, what) from error
+        raise StoreUnavailable(f"{bucket.way}: {what}: {type(error).__name__}") from error

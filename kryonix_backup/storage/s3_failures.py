@@ -15,10 +15,22 @@ from kryonix_backup.errors import (
     StoreThrottled,
     StoreUnavailable,
     StoreUnsupported,
+    StoreUntrusted,
 )
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,64})</Code>")
+
+_DISTRUST = re.compile(
+    r"InvalidCertificate\(\s*(\w+)|certificate verify failed: ([a-zA-Z -]+)"
+    r"|(hostname '[\w.:-]+' doesn't match)",
+    re.ASCII,
+)
+_NO_LOGIN = re.compile(r"connection failed: 40[17]\b|proxy ?auth", re.I)
+_NO_TUNNEL = re.compile(r"connection failed: \d|TunnelUnsuccessful")
+# Of our own, for what happens before a server has said anything.
+_UNTRUSTED, _PROXY = "UntrustedCertificate", "ProxyAuthenticationRequired"
+_LOGIN_REFUSED = "the proxy refuses this login, or wants one"
 
 # Codes come before statuses: servers agree on them more than on the status beside them.
 _CODES: dict[str, type[KryonixError]] = {
@@ -58,11 +70,14 @@ _CODES: dict[str, type[KryonixError]] = {
     "InsufficientStorage": StoreFull,
     "StorageFull": StoreFull,
     "NotImplemented": StoreUnsupported,
+    _UNTRUSTED: StoreUntrusted,
+    _PROXY: StoreDenied,
 }
 _STATUSES: dict[int, type[KryonixError]] = {
     401: StoreDenied,
     403: StoreDenied,
     404: ObjectMissing,
+    407: StoreDenied,
     409: ObjectExists,
     412: ObjectExists,
     429: StoreThrottled,
@@ -72,20 +87,37 @@ _STATUSES: dict[int, type[KryonixError]] = {
 _NO_BUCKET_HINT = (
     "Check the region's address; 'kryonix tenant add' makes the bucket of a new tenant."
 )
-_CLOCK_HINT = "Set this machine's clock: S3 refuses requests that are more than minutes off."
+_HINTS = {
+    "RequestTimeTooSkewed": (
+        "Set this machine's clock: S3 refuses requests that are more than minutes off."
+    ),
+    _PROXY: "Set KRYONIX_{REGION}_PROXY_USER and KRYONIX_{REGION}_PROXY_PASSWORD_FILE.",
+}
 
 
 class Refusal(NamedTuple):
-    """A status and an error code, as far as the server gave them (else 0 and an empty text)."""
+    """
+    A status and an error code, as far as the server gave them (else 0 and an empty text).
+
+    ``why`` is for what failed before it could give any.
+    """
 
     status: int
     code: str
+    why: str = ""
 
     @classmethod
     def in_text(cls, text: str) -> Refusal:
-        """The refusal that an obstore error's text tells of."""
+        """The refusal that the text of a client's error tells of."""
         status, code = _STATUS.search(text), _CODE.search(text)
-        return cls(int(status[1]) if status else 0, code[1] if code else "")
+        if status or code:
+            return cls(int(status[1]) if status else 0, code[1] if code else "")
+        if distrust := _DISTRUST.search(text):
+            why = next(filter(None, distrust.groups())).strip()
+            return cls(0, _UNTRUSTED, f"the server's certificate is not believed: {why}")
+        if _NO_LOGIN.search(text):
+            return cls(0, _PROXY, _LOGIN_REFUSED)
+        return cls(0, "", "the proxy leads to no server" if _NO_TUNNEL.search(text) else "")
 
     @property
     def is_missing_bucket(self) -> bool:
@@ -99,7 +131,7 @@ class Refusal(NamedTuple):
 
     def error(self, address: str, what: str) -> KryonixError:
         """Our error for it; no answer at all counts as passing, like every 5xx."""
-        status, code = self
+        status, code, why = self if self.status != 407 else (407, _PROXY, _LOGIN_REFUSED)
         kind = _CODES.get(code) or _STATUSES.get(status)
         if kind is None:
             kind = StoreUnavailable if status >= 500 or not status else StoreError
@@ -110,5 +142,4 @@ class Refusal(NamedTuple):
             return ObjectMissing(f"{address}: {what} is missing")
         if kind is ObjectExists:
             return ObjectExists(f"{address}: {what} exists already")
-        hint = _CLOCK_HINT if code == "RequestTimeTooSkewed" else None
-        return kind(f"{address}: {what}: the server says {said}", hint)
+        return kind(f"{address}: {what}: {why or f'the server says {said}'}", _HINTS.get(code))

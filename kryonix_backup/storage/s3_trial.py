@@ -32,11 +32,9 @@ class Trial:
         admin: S3Admin,
         operator: S3Credentials,
         pair: S3Credentials,
-        ca_bundle: str | None,
         clock: Clock,
     ) -> None:
         self._admin, self._bucket, self._clock = admin, admin.bucket, clock
-        self._ca_bundle = ca_bundle
         self._operator = self._as(operator)
         self._tenant = self._as(pair)
         wrong = Secret(secrets.token_hex(20))
@@ -152,5 +150,5 @@ class Trial:
         return self._as(None)
 
     def _as(self, pair: S3Credentials | None) -> S3Client:
-        client: S3Client = connection("s3", self._bucket, pair, self._ca_bundle)
+        client: S3Client = connection("s3", self._bucket, pair)
         return client

@@ -111,8 +111,22 @@ class Tiers:
         return self.of(settings.tier).limits.lowered(settings.limits)
 
     def check(self, settings: TenantSettings) -> None:
-        """Raise ConfigError where the tenant's tier is unknown, or a limit above the tier's."""
-        limits = self.of(settings.tier).limits
+        """
+        Raise ConfigError where the tenant has what its tier does not give.
+
+        That is a limit above the tier's, or a network of its own; an unknown tier gives nothing.
+        """
+        terms = self.of(settings.tier)
+        for region in settings.regions:
+            if region.network and not terms.private_network:
+                named = ", ".join(region.network)
+                raise ConfigError(
+                    f"region {region.name} of tenant {settings.id} has a network of its own"
+                    f" ({named}), and tier {settings.tier} has none",
+                    "Leave it out, give the tenant a tier with private_network, or use what holds"
+                    f" for the whole machine (docs/isolation.md); {self.file} has the tiers.",
+                )
+        limits = terms.limits
         if (name := settings.limits.above(limits)) is not None:
             raise ConfigError(
                 f"the limit {name} of tenant {settings.id} is above that of tier {settings.tier}",

@@ -9,6 +9,7 @@ from pydantic import BaseModel, SecretStr
 from blocks.key import KeyBlock
 from blocks.region import RegionBlock
 from blocks.tenant import StoredSource, TenantBlock
+from kryonix_backup.errors import InvalidUrl
 
 BLOCKS = [TenantBlock, RegionBlock, KeyBlock]
 
@@ -34,6 +35,17 @@ def test_no_secret_shows_in_a_repr_or_in_json() -> None:
 
     assert "hush" not in repr(region) + str(region) + region.model_dump_json()
     assert "hush" not in repr(region.to_settings())
+
+
+def test_what_a_region_says_of_its_network_comes_back() -> None:
+    plain = {
+        "name": "primary", "url": "s3://b", "jurisdiction": "BR", "proxy": "http://10.0.0.9:3128",
+        "private_endpoint": "https://10.0.0.5", "ca_bundle": "/etc/kryonix/bank.pem",
+    }  # fmt: skip
+
+    assert RegionBlock(**plain).to_settings().to_plain() == plain
+    with pytest.raises(InvalidUrl):
+        RegionBlock(**{**plain, "proxy": "http://backup:hunter2@10.0.0.9:3128"}).to_settings()
 
 
 def test_a_key_block_has_no_field_for_a_key() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from kryonix_backup.cli.tenant_file import read_tenant_file
+from kryonix_backup.settings import TenantSettings
+from kryonix_backup.tenancy.registry import Registry
 from tests.cli.conftest import Terminal
 
 
@@ -42,6 +46,35 @@ def test_people_see_the_same(kryonix: Terminal) -> None:
     assert "kryonix backup acme" in kryonix.add().out
     assert "tenant acme, tier standard" in kryonix("tenant", "show", "acme").out
     assert "acme" in kryonix("tenant", "list").out
+
+
+def test_a_network_of_its_own_is_shown_and_for_tiers_that_have_one(
+    kryonix: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    file = kryonix.root / "tenant.yaml"
+    file.write_text(
+        "regions:\n- name: primary\n  url: s3://acme?endpoint=http://127.0.0.1:1&timeout=0.2\n"
+        "  private_endpoint: http://127.0.0.1:2\n  proxy: http://127.0.0.1:3\n"
+        "  ca_bundle: /nowhere/bank.pem\n"
+    )
+    words = ("tenant", "add", "acme", "--file", str(file))
+
+    refused = kryonix(*words)
+
+    assert refused.code == 10
+    assert "private_endpoint, proxy, ca_bundle" in refused.err
+    assert "tier standard has none" in refused.err
+    assert "/nowhere/bank.pem: No such file" in kryonix(*words, "--tier", "enterprise").err
+    settings = TenantSettings.from_plain(
+        {**read_tenant_file(file), "id": "acme", "tier": "enterprise", "sources": []}
+    )
+    Registry.at(os.environ).add(settings)
+    shown = kryonix("tenant", "show", "acme").out
+    assert "reached at http://127.0.0.1:2" in shown
+    assert "by way of http://127.0.0.1:3" in shown
+    assert "with certificates of /nowhere/bank.pem" in shown
 
 
 def test_there_may_be_no_tenant(kryonix: Terminal) -> None:

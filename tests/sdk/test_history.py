@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from kryonix_backup.catalog.record import SnapshotRecord
 from kryonix_backup.errors import ConfigError, RepositoryMissing
-from kryonix_backup.model import BackupKind
+from kryonix_backup.model import BackupKind, Tier
 from kryonix_backup.sdk.history import read_history, rebuild
 from kryonix_backup.sdk.tenants import add_tenant, list_tenants
 from kryonix_backup.sdk.wiring import open_catalog
+from kryonix_backup.testing.s3_servers import S3Server
 from tests.sdk.conftest import Machine
+from tests.services.s3 import TENANT_A
 
 
 def _snapshots(machine: Machine) -> list[SnapshotRecord]:
@@ -36,6 +39,23 @@ def test_a_rebuilt_catalog_equals_the_original(machine: Machine) -> None:
     assert rebuilt.to_plain() == {
         "tenant": "acme", "snapshots": 2, "settings": machine.settings.to_plain(),
     }  # fmt: skip
+
+
+@pytest.mark.service
+def test_a_tenant_that_is_registered_again_is_reached_as_it_was(
+    machine: Machine, seaweedfs: S3Server
+) -> None:
+    place = seaweedfs.region(TENANT_A)
+    url = place.url.replace("?", "/rebuilt?")
+    region = replace(place, url=url, private_endpoint=seaweedfs.endpoint)
+    settings = replace(machine.settings, regions=(region,), tier=Tier("enterprise"))
+    add_tenant(settings, env=machine.env).client.backup()
+    shutil.rmtree(machine.root / "home")
+
+    rebuild("acme", [replace(region, private_endpoint=None)], env=machine.env)
+
+    (there,) = list_tenants(machine.env)
+    assert there.primary.to_plain() == region.to_plain()
 
 
 def test_rebuilding_keeps_what_only_the_catalog_knew(machine: Machine) -> None:

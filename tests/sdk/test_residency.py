@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from kryonix_backup.errors import ResidencyViolation
+from kryonix_backup.errors import KryonixError, ResidencyViolation
 from kryonix_backup.model import RegionName
 from kryonix_backup.sdk.client import Client, RestoreRequest
-from kryonix_backup.sdk.residency import HERE, check_key_store, check_targets, taken_over
-from kryonix_backup.sdk.tenants import add_tenant, connect
-from kryonix_backup.settings import RegionSettings, TenantSettings, Transfer
+from kryonix_backup.sdk.residency import (
+    HERE,
+    check_key_store,
+    check_targets,
+    reached_as,
+    taken_over,
+)
+from kryonix_backup.sdk.tenants import add_tenant, connect, tenant_keys
+from kryonix_backup.settings import RegionSettings, Secret, TenantSettings, Transfer
 from kryonix_backup.tenancy.registry import Registry
 from tests.sdk.conftest import Machine
 
@@ -87,6 +95,37 @@ def test_a_region_is_where_the_snapshot_knows_it_to_be(machine: Machine) -> None
     found = taken_over(settings, [machine.region("primary")])
 
     assert found == settings
+
+
+def test_a_region_is_reached_as_the_settings_know_that_know_its_address(machine: Machine) -> None:
+    known = RegionSettings(RegionName("primary"), "s3://acme", proxy="http://10.0.0.9:3128")
+    settings = replace(machine.settings, regions=(known,))
+    given = RegionSettings(RegionName("other"), "s3://acme")
+    own = replace(given, proxy="http://10.0.0.8:3128")
+    elsewhere = replace(given, url="s3://beta")
+
+    assert reached_as(settings, [given]) == [replace(known, name=given.name)]
+    assert reached_as(settings, [own, elsewhere]) == [own, elsewhere]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [connect, lambda *given, **more: tenant_keys(*given, **more).show()],
+    ids=["data", "keys"],
+)
+def test_a_registered_tenants_region_named_again_keeps_its_network(
+    machine: Machine, use: Callable[..., Any]
+) -> None:
+    """Or --region, with the address alone, would lead around its proxy."""
+    known = RegionSettings(
+        RegionName("primary"), "s3://acme?timeout=0.2&endpoint=http://127.0.0.1:1", "id",
+        Secret("secret"), proxy="http://127.0.0.2:1",
+    )  # fmt: skip
+    Registry.at(machine.env).add(replace(machine.settings, regions=(known,)))
+    env = {**machine.env, "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+
+    with pytest.raises(KryonixError, match=r"by way of http://127\.0\.0\.2:1"):
+        use("acme", regions=[RegionSettings(RegionName("primary"), known.url)], env=env)
 
 
 def test_a_restore_brings_nothing_out(machine: Machine) -> None:

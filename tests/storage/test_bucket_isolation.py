@@ -47,7 +47,7 @@ class Place:
         return BucketIsolation(tenant, self.region, self.bucket, self.operator, self.env)
 
     def admin(self, tenant: TenantId = ACME) -> S3Admin:
-        return S3Admin(self.bucket, tenant, self.operator, None)
+        return S3Admin(self.bucket, tenant, self.operator)
 
     def key_id(self) -> str | None:
         kept = kept_credentials(self.region, self.env, ACME)

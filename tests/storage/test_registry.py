@@ -77,6 +77,14 @@ def test_an_address_that_is_none_is_refused() -> None:
         open_store(region("ftp://acme"), AWS, ANYWHERE)
 
 
+@pytest.mark.parametrize("name", ["private_endpoint", "proxy", "ca_bundle"])
+def test_a_directory_has_no_network(tmp_path: Path, name: str) -> None:
+    said = RegionSettings(RegionName("primary"), f"file://{tmp_path}", **{name: "http://10.0.0.5"})
+
+    with pytest.raises(ConfigError, match=f"region primary is a directory, and has {name}"):
+        open_store(said, {}, ANYWHERE)
+
+
 def test_a_missing_file_of_authorities_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"AWS_CA_BUNDLE names .*none\.pem"):
         open_store(region(), AWS | {"AWS_CA_BUNDLE": str(tmp_path / "none.pem")}, ANYWHERE)

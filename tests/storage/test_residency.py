@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from kryonix_backup.errors import ResidencyViolation
+from kryonix_backup.errors import InvalidUrl, ResidencyViolation
 from kryonix_backup.model import RegionName, TenantId
 from kryonix_backup.settings import RegionSettings, Transfer
 from kryonix_backup.storage.residency import (
@@ -42,6 +44,8 @@ def residency(*allowed: str, transfers: tuple[Transfer, ...] = ()) -> Residency:
         ("s3://acme?region=sa-east-1&endpoint=https://s3.us-east-1.amazonaws.com", None, None),
         ("s3://acme?region=sa-east-1&endpoint=https://s3.sa-east-1.amazonaws.com.example.com",
          None, None),
+        # However the name is written.
+        ("s3://acme?region=sa-east-1&endpoint=HTTPS://S3.SA-EAST-1.AmazonAWS.com.", None, "BR"),
         ("file:///backup", None, None),
         ("file:///backup", "BR", "BR"),
     ],
@@ -55,6 +59,53 @@ def test_a_region_is_where_its_address_or_its_operator_says(
 def test_what_the_operator_says_cannot_move_a_region_of_amazon() -> None:
     with pytest.raises(ResidencyViolation, match="said to be in BR, and its address is in US"):
         jurisdiction_of(region("s3://acme?region=us-east-1", "BR"))
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["https://s3.us-east-1.amazonaws.com.", "HTTPS://S3.US-EAST-1.AMAZONAWS.COM",
+     "https://s3.us-east-1.amazonaws.com:443", "https://b.vpce-1.s3.us-east-1.vpce.amazonaws.com"],
+)  # fmt: skip
+@pytest.mark.parametrize("word", ["us-east-1", "sa-east-1"])
+def test_however_its_name_is_written(endpoint: str, word: str) -> None:
+    with pytest.raises(ResidencyViolation, match="said to be in BR, and its address is in US"):
+        jurisdiction_of(region(f"s3://acme?region={word}&endpoint={endpoint}", "BR"))
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["https://evil.example\\.s3.sa-east-1.amazonaws.com",  # the host ends at it, for some
+     "https://evil.example%23.s3.sa-east-1.amazonaws.com",
+     "https://evil.example%5c.s3.sa-east-1.amazonaws.com",
+     "https://evil.example @s3.sa-east-1.amazonaws.com",
+     "https://s3.sa-east-1.amazonaws.com%40evil.example",
+     "https://s3.sa-east-1.amazonaws\N{FULLWIDTH FULL STOP}com",
+     "https://s3.sa-east-1.amazonaws.com;evil.example",
+     "https:s3.sa-east-1.amazonaws.com", "https:///s3.sa-east-1.amazonaws.com"],
+)  # fmt: skip
+def test_an_address_that_readers_read_differently_is_none(endpoint: str) -> None:
+    with pytest.raises(InvalidUrl):
+        jurisdiction_of(region(f"s3://acme?region=sa-east-1&endpoint={endpoint}"))
+
+
+def privately(url: str, endpoint: str, said: str | None = None) -> RegionSettings:
+    return replace(region(url, said), private_endpoint=endpoint)
+
+
+def test_with_a_private_endpoint_the_data_is_where_that_is() -> None:
+    """The address alone would say that everything goes to Brazil."""
+    brazil = "s3://acme?region=sa-east-1"
+    ours = "https://b.vpce-1.s3.sa-east-1.vpce.amazonaws.com"
+    theirs = "https://b.vpce-1.s3.us-east-1.vpce.amazonaws.com"
+
+    assert jurisdiction_of(privately(brazil, ours)) == "BR"
+    assert jurisdiction_of(privately(brazil, "https://10.0.0.5")) is None
+    assert jurisdiction_of(privately(brazil, "https://10.0.0.5", "BR")) == "BR"
+    assert jurisdiction_of(privately(brazil, theirs)) is None
+    with pytest.raises(ResidencyViolation, match="its private endpoint is in US"):
+        jurisdiction_of(privately(brazil, theirs, "BR"))
+    with pytest.raises(ResidencyViolation, match="its address is in BR"):
+        jurisdiction_of(privately(brazil, "https://10.0.0.5", "US"))
 
 
 def test_amazons_regions_are_in_one_table_for_buckets_and_keys() -> None:

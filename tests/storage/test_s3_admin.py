@@ -27,7 +27,7 @@ def bucket(url: str = "s3://acme") -> Bucket:
 def admin_of(server: S3Server, name: str) -> S3Admin:
     pair = server.root
     operator = S3Credentials(pair.access_key_id, Secret(pair.secret_access_key))
-    return S3Admin(bucket(server.url(name)), ACME, operator, None)
+    return S3Admin(bucket(server.url(name)), ACME, operator)
 
 
 def test_no_two_tenants_and_buckets_share_a_user() -> None:
@@ -42,7 +42,7 @@ def test_no_two_tenants_and_buckets_share_a_user() -> None:
 
 
 def test_the_policies_name_the_bucket_alone() -> None:
-    admin = S3Admin(bucket(), ACME, S3Credentials("a", Secret("b")), None)
+    admin = S3Admin(bucket(), ACME, S3Credentials("a", Secret("b")))
     (row,) = json.loads(admin.guard())["Statement"]
 
     assert row["Resource"] == ["arn:aws:s3:::acme", "arn:aws:s3:::acme/*"]
@@ -55,7 +55,7 @@ def test_the_policies_name_the_bucket_alone() -> None:
                                                    ("us-gov-west-1", "aws-us-gov")])  # fmt: skip
 def test_amazons_other_partitions_have_names_of_their_own(region: str, partition: str) -> None:
     there = bucket(f"s3://acme?region={region}")
-    guard = S3Admin(there, ACME, S3Credentials("a", Secret("b")), None).guard()
+    guard = S3Admin(there, ACME, S3Credentials("a", Secret("b"))).guard()
 
     assert f"arn:{partition}:s3:::acme" in guard
 
@@ -89,7 +89,7 @@ def test_who_is_no_operator_makes_nothing(seaweedfs: S3Server) -> None:
     admin = admin_of(seaweedfs, "no-operator")
     admin.make_bucket()
     admin.make_user()
-    stranger = S3Admin(admin.bucket, ACME, admin.make_key(), None)
+    stranger = S3Admin(admin.bucket, ACME, admin.make_key())
 
     for attempt in (stranger.bucket_state, stranger.close_bucket, stranger.open_bucket):
         with pytest.raises(StoreDenied):

@@ -12,6 +12,7 @@ from kryonix_backup.errors import (
     StoreThrottled,
     StoreUnavailable,
     StoreUnsupported,
+    StoreUntrusted,
 )
 from kryonix_backup.storage.s3_failures import Refusal
 
@@ -55,6 +56,9 @@ from kryonix_backup.storage.s3_failures import Refusal
         (501, "", StoreUnsupported),
         (400, "InvalidRequest", StoreError),
         (301, "PermanentRedirect", StoreError),
+        (407, "", StoreDenied),
+        (0, "UntrustedCertificate", StoreUntrusted),
+        (0, "ProxyAuthenticationRequired", StoreDenied),
     ],
 )
 def test_every_refusal_has_a_meaning(status: int, code: str, kind: type[KryonixError]) -> None:

@@ -25,7 +25,7 @@ def place(seaweedfs: S3Server, tmp_path: Path) -> Place:
 
 
 def trial(place: Place, pair: S3Credentials, clock: FixedClock) -> Trial:
-    return Trial(place.admin(), place.operator, pair, None, clock)
+    return Trial(place.admin(), place.operator, pair, clock)
 
 
 def test_a_pair_that_opens_other_buckets_is_refused(place: Place) -> None:

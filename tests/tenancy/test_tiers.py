@@ -114,3 +114,20 @@ def test_a_limit_of_a_tenant_is_below_its_tiers() -> None:
     assert tiers.limits_of(greedy) == tiers.of("standard").limits
     with pytest.raises(ConfigError, match="no tier 'gold'"):
         tiers.check(replace(ACME, tier=Tier("gold")))
+
+
+@pytest.mark.parametrize("name", ["private_endpoint", "proxy", "ca_bundle"])
+def test_a_network_of_its_own_is_for_tiers_that_have_one(name: str) -> None:
+    """What the tier is called decides nothing."""
+    tiers = load_tiers({})
+    region = RegionSettings(RegionName("primary"), "s3://acme", **{name: "http://10.0.0.5"})
+    wanting = replace(ACME, regions=(region,))
+
+    tiers.check(replace(wanting, tier=Tier("enterprise")))
+    with pytest.raises(ConfigError, match=rf"region primary of tenant acme .*\({name}\), and tier"):
+        tiers.check(wanting)
+    renamed = tuple(replace(each, private_network=not each.private_network) for each in tiers)
+    turned = replace(tiers, terms=renamed)
+    turned.check(wanting)
+    with pytest.raises(ConfigError, match="tier enterprise has none"):
+        turned.check(replace(wanting, tier=Tier("enterprise")))

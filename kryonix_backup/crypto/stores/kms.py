@@ -24,6 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from kryonix_backup.crypto.stores.encoding import from_text, to_text
 from kryonix_backup.crypto.stores.location import KmsLocation
 from kryonix_backup.errors import KeyRefused, KeyStoreUnavailable, KeyStoreUnusable, KryonixError
+from kryonix_backup.network import Network
 from kryonix_backup.settings import KeyStoreSettings, Secret
 
 if TYPE_CHECKING:
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
 MOST_BYTES = 4096  # of one Encrypt
 SHORTEST_WINDOW_DAYS = 7
 _ARN = re.compile(r"arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+", re.ASCII)
+# What is not said would be the environment's; the types do not know all of it.
+_UNASKED: dict[str, Any] = {
+    "ignore_configured_endpoint_urls": True,
+    "use_fips_endpoint": False,
+    "use_dualstack_endpoint": False,
+}
 _RACES = 20
 _TIMEOUT_SECONDS = 20.0
 _PASSING_STATES = {"Creating", "Updating", "Unavailable"}
@@ -52,6 +59,10 @@ _PASSING = {
     "KeyUnavailableException", "DependencyTimeoutException", "KMSInternalException",
     "InternalFailure", "ServiceUnavailable", "RequestTimeout", "RequestExpired",
 }  # fmt: skip
+_DISTRUST_HINT = (
+    "Name your authority's certificates with KRYONIX_KMS_CA_BUNDLE or AWS_CA_BUNDLE. Where they are"
+    " named already, somebody else answers at that address."
+)
 _DENIED_HINT = (
     "Check KRYONIX_KMS_ACCESS_KEY_ID and its secret, and that its policy allows what"
     ' docs/operations.md lists under "Keys in an HSM or KMS".'
@@ -104,6 +115,8 @@ class KmsStore:
             raise KeyRefused("a wrapped key has the wrong form") from error
         if not valid or not wrapped or not _ARN.fullmatch(name):
             raise KeyRefused("a wrapped key has the wrong form")
+        if name.split(":")[3] != self._location.region:  # nor is anything asked of another one's
+            raise KeyRefused(f"a key is wrapped by {name}, which is not in {self._location.region}")
         with self._translated():
             ours = any(self._number(alias) for alias in self._aliases(name))
             if not ours:  # or whoever writes to the bucket could wrap with a key of theirs
@@ -227,6 +240,7 @@ class KmsStore:
     def _connect(self) -> KMSClient:
         settings = self._settings
         secret, token = settings.secret_access_key, settings.session_token
+        network = settings.network or Network()
         return boto3.session.Session().client(
             "kms",
             endpoint_url=self._location.endpoint,
@@ -234,7 +248,11 @@ class KmsStore:
             aws_access_key_id=settings.access_key_id,
             aws_secret_access_key=secret.reveal().decode() if secret else None,
             aws_session_token=token.reveal().decode() if token else None,
+            verify=network.ca_bundle,
             config=Config(
+                # None leaves it to the environment, where there is but one client to read it.
+                proxies=network.proxies() or None,
+                **_UNASKED,
                 connect_timeout=_TIMEOUT_SECONDS / 2,
                 read_timeout=_TIMEOUT_SECONDS,
                 retries={"mode": "standard", "total_max_attempts": self._attempts},
@@ -248,6 +266,10 @@ class KmsStore:
         except ClientError as error:
             raise self._error(error) from error
         except (BotoCoreError, HTTPClientError) as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise KeyStoreUnusable(
+                    f"{self.address}: the server's certificate is not believed", _DISTRUST_HINT
+                ) from error
             raise KeyStoreUnavailable(f"{self.address}: {type(error).__name__}") from error
 
     def _error(self, error: ClientError) -> KryonixError:

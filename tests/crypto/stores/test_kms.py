@@ -77,6 +77,15 @@ def _id(recipient: dict[str, Any]) -> str:
     return str(recipient["key"]).rpartition("/")[2]
 
 
+def test_a_key_of_another_region_is_refused_before_anything_is_asked(store: KmsStore) -> None:
+    recipient = store.wrap(Secret(KEY), CONTEXT)
+    there = recipient["key"].replace(":us-east-1:", ":eu-west-1:")
+    assert there != recipient["key"]
+
+    with pytest.raises(KeyRefused, match="which is not in us-east-1"):
+        store.unwrap({**recipient, "key": there}, CONTEXT)
+
+
 def test_a_key_that_awaits_deletion_is_refused_though_the_mock_opens(store: KmsStore) -> None:
     recipient = store.wrap(Secret(KEY), CONTEXT)
     store.destroy()
