@@ -255,3 +255,21 @@ def test_what_lets_us_in_is_missed(env: dict[str, str], url: str, said: str) -> 
 def test_two_roots_or_pins_are_one_too_many(env: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="both set"):
         RootKey.from_environment(env, ACME)
+
+
+@pytest.mark.parametrize("store", [f"{HSM}&label=one", "kms://one?region=us-east-1"])
+def test_no_variable_for_all_tenants_names_one_master(store: str) -> None:
+    """What rotates or destroys it for one would do so for all."""
+    env = {"KRYONIX_PIN": "1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+
+    with pytest.raises(UsageError, match="for every tenant") as caught:
+        RootKey.from_environment({**env, "KRYONIX_KEY_STORE": store}, ACME)
+    assert "KRYONIX_ACME_ONE_KEY_STORE" in caught.value.hint
+    root = RootKey.from_environment({**env, "KRYONIX_ACME_ONE_KEY_STORE": store}, ACME)
+    assert root.store is not None
+
+
+@pytest.mark.parametrize("name", ["kms", "primary-admin", "acme-kms"])
+def test_no_region_has_the_variables_of_something_else(name: str) -> None:
+    with pytest.raises(InvalidName, match="-admin or kms"):
+        RegionSettings.from_plain({"name": name, "url": "s3://acme"})
