@@ -38,7 +38,7 @@ def onboard_tenant(tenant: Tenant) -> State[dict[str, Any]]:
     try:
         for step in STEPS:
             done[step] = onboarding_step(tenant, step)
-    except KryonixError:
+    except (KryonixError, TimeoutError):
         take_back(tenant)
         raise
     line = report_tenant(tenant, settings, done)

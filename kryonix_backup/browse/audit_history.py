@@ -60,8 +60,7 @@ def newest_records(
 def _blocks(book: AuditBook) -> Iterator[list[ShownRecord]]:
     """Runs of records, newest first."""
     names = book.names()
-    top = -(-names.newest // BUNDLED) * BUNDLED
-    for last in range(top, 0, -BUNDLED):
+    for last in reversed(names.blocks):
         singles = [each for each in range(last, last - BUNDLED, -1) if each in names.singles]
         signed = _singles(book, singles)
         if last in names.bundles:

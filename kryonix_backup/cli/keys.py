@@ -51,11 +51,19 @@ def _keys(regions: Regions = ()) -> Keys:
     return tenant_keys(tenant, regions=named_regions(regions), env=os.environ)
 
 
-@keys.command(epilog="Example: kryonix keys acme show")
+_in_regions = click.option(
+    "--region", "regions", type=NAME_URL, multiple=True,
+    help="Only where these say, in place of the tenant's regions: where one is away, or has other"
+    " keys; repeatable.",
+)  # fmt: skip
+
+
+@keys.command(epilog="Example: kryonix keys acme show --region west=file:///backup/acme")
+@_in_regions
 @answers
-def show() -> Answer:
+def show(regions: Regions) -> Answer:
     """Every key with its state, whom they are wrapped for, and what is due. Never a secret."""
-    return _shown(_keys().show())
+    return _shown(_keys(regions).show())
 
 
 @keys.command(epilog="Example: kryonix keys acme rotate --dry-run")
@@ -117,9 +125,12 @@ def move(store: str | None) -> Answer:
     """
     Wrap the keys for another master: another passphrase, key file, HSM or KMS.
 
-    No data is rewritten. From then on the old master opens nothing.
+    No data is rewritten. From then on the old master opens nothing. KRYONIX_NEW_PIN_FILE and so on
+    let in to a new HSM or KMS that does not take what let in to the old one.
     """
-    return _shown(_keys().move(store))
+    report = _keys().move(store)
+    then = "next: where flows back this tenant up, give the workers the new master and run"
+    return Answer(report, [*_lines(report), f"{then} 'kryonix deploy {report['tenant']}'"])
 
 
 @keys.command(epilog="Example: kryonix keys acme settle")
@@ -132,8 +143,9 @@ def settle() -> Answer:
 @keys.command(epilog="Example: kryonix keys acme state 3 compromised")
 @click.argument("key")
 @click.argument("state", type=click.Choice(_STATES))
+@_in_regions
 @answers
-def state(key: str, state: str) -> Answer:
+def state(key: str, state: str, regions: Regions) -> Answer:
     """
     Say what may be done with a data KEY, named by its id or its epoch.
 
@@ -142,7 +154,7 @@ def state(key: str, state: str) -> Answer:
     """
     from kryonix_backup.sdk.keys import KeyState
 
-    return _shown(_keys().set_state(key, KeyState(state)))
+    return _shown(_keys(regions).set_state(key, KeyState(state)))
 
 
 @keys.command(epilog="Example: kryonix keys acme reseal 3 --dry-run")
@@ -153,15 +165,17 @@ def reseal(key: str, *, dry_run: bool) -> Answer:
     """
     Seal anew what a compromised data KEY sealed, then destroy that key.
 
-    Only that is read and written again. It may be stopped and run again.
+    Only that is read and written again: how much it is, is told first. It may be stopped and run
+    again.
     """
     ours = _keys()
     cost = ours.reseal_cost(key)
     plain = [{"region": each.region, "objects": each.objects, "bytes": each.bytes} for each in cost]
-    told = [f"{each.region}: {each.objects:,} objects, {size(each.bytes)}" for each in cost]
+    told = [f"  {each.region}: {each.objects:,} objects, {size(each.bytes)}" for each in cost]
     if dry_run:
         answer = {"tenant": ours.tenant, "key": key, "dry_run": True, "cost": plain}
-        return Answer(answer, [f"key {key} sealed", *(f"  {line}" for line in told)])
+        return Answer(answer, [f"key {key} sealed", *told])
+    click.echo("\n".join((f"to be sealed anew, of key {key}:", *told)), err=True)
     with shown_progress() as listener:
         report = ours.reseal(key, listener)
     return Answer({**report, "cost": plain}, ["sealed anew", *told, *_lines(report)])
@@ -246,7 +260,9 @@ def recover(
     pem = Secret(_content(private)) if private else None
     tenant = click.get_current_context().meta["tenant"]
     ours = lost_keys(tenant, store, regions=named_regions(regions), env=os.environ)
-    return _shown(ours.recover(given, pem))
+    report = ours.recover(given, pem)
+    then = f"next: kryonix keys {tenant} escrow --shares M/N --into DIR: these were together"
+    return Answer(report, [*_lines(report), *([then] if shares else [])])
 
 
 def _content(path: Path) -> bytes:
@@ -311,3 +327,8 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"rotated: {what}"
     if report["due"]:
         yield f"due now: {', '.join(report['due'])}"
+    if "master" in report["due"] and master["store"] in ("passphrase", "key-file"):
+        yield (
+            "next: set KRYONIX_NEW_PASSPHRASE_FILE or KRYONIX_NEW_KEY_FILE and run"
+            f" 'kryonix keys {report['tenant']} move'"
+        )

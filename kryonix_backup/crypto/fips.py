@@ -5,19 +5,21 @@ from __future__ import annotations
 from cryptography.hazmat.backends.openssl import backend
 
 from kryonix_backup.errors import KeyRefused
-from kryonix_backup.model import TenantId
+from kryonix_backup.settings import TenantSettings
 
 
-def require_fips(tenant: TenantId) -> None:
+def check_fips(settings: TenantSettings) -> None:
     """
-    Raise KeyRefused: what ``fips: true`` promises cannot be kept, and is refused, never ignored.
+    Raise KeyRefused for ``fips: true``: what it promises cannot be kept, and is never ignored.
 
     Chunks are named by keyed BLAKE3, which is not approved, whatever the provider of the ciphers.
     """
+    if not settings.keys.fips:
+        return
     enabled = "is" if backend._fips_enabled else "is not"
     raise KeyRefused(
-        f"tenant {tenant} asks for FIPS, which this release does not offer: OpenSSL {enabled} in"
-        " FIPS mode, no certificate of a validated provider is recorded, and chunks are named by"
+        f"tenant {settings.id} asks for FIPS, which this release does not offer: OpenSSL {enabled}"
+        " in FIPS mode, no certificate of a validated provider is recorded, and chunks are named by"
         " BLAKE3",
         "Take 'fips: true' out of the tenant's keys, or wait for a release that names chunks by"
         " HMAC-SHA-256 on a validated provider.",

@@ -38,6 +38,7 @@ from kryonix_backup.settings import Secret
 
 _MAGIC = "kryonix-keyring"
 _NONCE_BYTES = 12
+_MOST_RECIPIENTS = 4  # of one kind: each may cost seconds before anything of it is authentic
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
@@ -76,8 +77,9 @@ def new_key(purpose: Purpose, epoch: int, now: datetime) -> KeyRecord:
 
 
 def first_keyring(now: datetime) -> Keyring:
-    """A fresh key for each purpose, for nobody to open as yet."""
-    return Keyring(1, now, now, tuple(new_key(purpose, 1, now) for purpose in Purpose), ())
+    """A fresh key for each purpose but escrow, for nobody to open as yet."""
+    purposes = (each for each in Purpose if each is not Purpose.ESCROW)
+    return Keyring(1, now, now, tuple(new_key(purpose, 1, now) for purpose in purposes), ())
 
 
 def seal_keyring(keyring: Keyring, recipients: Sequence[Recipient], owner: Owner) -> bytes:
@@ -122,6 +124,8 @@ def open_keyring(name: str, body: bytes, owner: Owner, master: KeyStore) -> Keyr
         raise Damaged(f"{name} is not a keyring") from error
     if not valid or not name.endswith(f"/{generation:08d}"):
         raise Damaged(f"{name} is not the keyring that its name says")
+    if len(mine) > _MOST_RECIPIENTS:
+        raise Damaged(f"{name} is wrapped {len(mine)} times for a {master.kind}")
     if not mine:
         raise KeyRefused(
             f"{name} is wrapped for {', '.join(others) or 'nobody'}, not for a {master.kind}",

@@ -37,6 +37,8 @@ class Purpose(StrEnum):
     """Signs the audit chain, by Ed25519."""
     ARCHIVE = "archive"
     """Derives the keys of archive objects' envelopes, for AES-256-CBC and HMAC-SHA-256."""
+    ESCROW = "escrow"
+    """Shows an escrow's shares that the tenant wrapped for them; there is one per escrow."""
 
 
 class KeyState(StrEnum):

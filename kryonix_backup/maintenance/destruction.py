@@ -179,6 +179,8 @@ def _remarks(masters: Mapping[str, KeyStore]) -> list[str]:
         "What stays in the buckets is sealed under keys that this program knows nowhere any more.",
         "A bucket that keeps versions may keep removed keyrings: let them expire.",
     ]
+    if any(master.kind == "kms" for master in masters.values()):
+        remarks.append("A KMS keeps a deleted key for 7 days, in which it can be brought back.")
     if any(not isinstance(master, ManagedKeyStore) for master in masters.values()):
         remarks.append(
             "A passphrase or key file opens copies of keyrings that were made before: destroy it."

@@ -23,6 +23,7 @@ from kryonix_backup.model import KeyId, TenantId
 from kryonix_backup.repository.keyrings import (
     catch_up,
     described_at,
+    generations,
     load_keyring,
     mirror,
     remove_older,
@@ -48,6 +49,7 @@ _NEXT: Mapping[KeyState, frozenset[KeyState]] = {
 
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
+_CLOCKS_DIFFER = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,25 @@ class Schedule:
     def master_due(self, keyring: Keyring) -> datetime:
         """When the master key has to make way for a new one."""
         return keyring.master_since + timedelta(days=self.master_days)
+
+    def due(self, keyring: Keyring, now: datetime) -> list[str]:
+        """
+        What has to make way now.
+
+        So has what seals only since a time to come: a clock was wrong when it was made, and would
+        keep it for as long as it was wrong.
+        """
+        ends = {
+            "data": (self.data_due(keyring), self.data_days),
+            "master": (self.master_due(keyring), self.master_days),
+            "archive": (self.archive_due(keyring), self.archive_days),
+        }
+        latest = now + _CLOCKS_DIFFER
+        return [
+            what
+            for what, (end, days) in ends.items()
+            if end <= now or end > latest + timedelta(days=days)
+        ]
 
 
 class KeyCare:
@@ -109,8 +130,13 @@ class KeyCare:
             mirror(primary, other, self._owner)
         for store in self._stores:
             if keyring.generation:
-                remove_older(store, self._owner)
+                remove_older(store, self._owner, keyring.generation)
         return keyring
+
+    def is_settled(self) -> bool:
+        """Whether every region has the newest generation, and nothing else."""
+        there = [generations(store, self._owner) for store in self._stores]
+        return all(each == there[0] and len(each) < 2 for each in there)
 
     def prepare(self, purpose: Purpose) -> Keyring:
         """Make the key of the next epoch, which is in every region before `rotate` takes it up."""
@@ -223,11 +249,30 @@ class KeyCare:
             records = (*records, new_key(Purpose.DATA, epoch, now))
         return replace(keyring, records=records)
 
-    def set_escrow(self, escrow: Recipient | None) -> Keyring:
-        """Wrap the keys for an escrow too, in place of the one before; None takes it away."""
-        return self._change(
-            lambda keyring: replace(keyring, recipients=()), extra=[escrow] if escrow else []
-        )
+    def set_escrow(self, escrow: Recipient | None, sender: Secret | None = None) -> Keyring:
+        """
+        Wrap the keys for an escrow too, in place of the one before; None takes it away.
+
+        ``sender`` is what shows its shares, if it has any, who wraps for them.
+        """
+
+        def change(keyring: Keyring) -> Keyring:
+            records = [each for each in keyring.records if each.purpose is not Purpose.ESCROW]
+            if sender is not None:
+                epoch = _last_epoch(keyring, Purpose.ESCROW) + 1
+                fresh = new_key(Purpose.ESCROW, epoch, self._clock.now())
+                records.append(replace(fresh, secret=sender))
+            return replace(keyring, records=tuple(records), recipients=())
+
+        return self._change(change, extra=[escrow] if escrow else [])
+
+    def _settle_or_withdraw(self, name: str) -> Keyring:
+        try:
+            return self.settle()
+        except KeyUnusable:
+            # The keys were destroyed meanwhile, and ours would be all that is left of them.
+            self._stores[0].delete(name)
+            raise
 
     def _change(
         self,
@@ -238,8 +283,7 @@ class KeyCare:
         before = self.settle()
         changed = change(before)
         after = replace(changed, generation=before.generation + 1, written=self._clock.now())
-        kept = [escrow for row in changed.recipients if (escrow := escrow_of(row)) is not None]
-        recipients = [*(masters or [self._master]), *self._second, *kept, *extra]
+        recipients = [*(masters or [self._master]), *self._second, *_escrows(changed), *extra]
         name = keyring_name(self._owner.repository, after.generation)
         body = seal_keyring(after, recipients, self._owner)
         try:
@@ -249,11 +293,17 @@ class KeyCare:
                 raise AlreadyRunning("another change of the keys was quicker", _AGAIN) from error
         if masters:
             self._master = masters[0]
-        settled = self.settle()
+        settled = self._settle_or_withdraw(name)
         if settled.generation != after.generation:
             # Others made two changes meanwhile, and tidied up the generation that ours took.
             raise AlreadyRunning("other changes of the keys came at the same moment", _AGAIN)
         return settled
+
+
+def _escrows(keyring: Keyring) -> list[Recipient]:
+    secrets = (each.secret for each in keyring.records if each.purpose is Purpose.ESCROW)
+    sender = next(secrets, None)
+    return [found for row in keyring.recipients if (found := escrow_of(row, sender)) is not None]
 
 
 def _prepared(keyring: Keyring, purpose: Purpose) -> KeyRecord | None:
@@ -272,13 +322,13 @@ def _last_epoch(keyring: Keyring, purpose: Purpose) -> int:
 
 
 def _newest(keyring: Keyring, purpose: Purpose) -> datetime:
-    """Since when there is the key of that purpose that seals now."""
+    """Since when there is the key of that purpose that seals now, as `TenantKeys` chooses it."""
     sealing = [
-        record.since
+        (record.epoch, record.since)
         for record in keyring.records
         if record.purpose is purpose and record.state is KeyState.ACTIVE
     ]
-    return max(sealing, default=_NEVER)
+    return max(sealing, default=(0, _NEVER))[1]
 
 
 def _chosen(keyring: Keyring, key: str) -> KeyRecord:

@@ -27,6 +27,7 @@ from kryonix_backup.repository.audit import AuditBook, AuditNames
 from kryonix_backup.repository.audit_record import BUNDLED, AuditRecord, Head, SignedRecord
 from kryonix_backup.repository.layout import audit_bundle_name, audit_name
 
+EMPTIED = "there is no record, and {} snapshots are there, each of which was recorded"
 NO_RECORD = "there is no record; whether there ever was one cannot be known here"
 NOT_SEEN = (
     "this machine has not seen this chain before: records that were removed from its end cannot be"
@@ -34,10 +35,20 @@ NOT_SEEN = (
 )
 
 
-def verify_audit(book: AuditBook, seen: Head | None, clock: Clock) -> AuditReport:
-    """Read the whole chain; ``seen`` is a record that this machine knows to have been there."""
+def verify_audit(
+    book: AuditBook, seen: Head | None, clock: Clock, snapshots: int = 0
+) -> AuditReport:
+    """
+    Read the whole chain.
+
+    ``seen`` is a record that this machine knows to have been there; ``snapshots`` is how many are
+    there: none is without a record, unless the chain has been taken away.
+    """
     started = clock.monotonic()
     found = _Verification(book, seen).run()
+    if snapshots and not found.records and not found.findings and len(book.trusted) > 1:
+        # Repositories from before the chain have no audit key of their own.
+        found.findings.append(Finding(MISSING, 0, 0, EMPTIED.format(snapshots)))
     remarks = [] if found.records else [NO_RECORD]
     if seen is None:
         remarks.append(NOT_SEEN)
@@ -91,11 +102,15 @@ class _Verification:
         names = self.book.names()
         misplaced = Misplaced(self.book, names)
         self._before = self.book.start
-        newest = names.newest
-        for first in range(1, newest + 1, BUNDLED):
-            block = self._block(first + BUNDLED - 1, names, misplaced)
-            for sequence in range(first, min(first + BUNDLED - 1, newest) + 1):
+        newest, before = names.newest, 0
+        for last in names.blocks:
+            first = last - BUNDLED + 1
+            if first > before + 1:  # as many as a name can count: none of them is looked for
+                self._miss(before + 1, first - 1)
+            block = self._block(last, names, misplaced)
+            for sequence in range(first, min(last, newest) + 1):
                 self._step(sequence, block, newest=newest)
+            before = last
         self.findings += misplaced.findings()
         self.findings += (Finding.stray(name) for name in names.strays)
         self._look_back(names)
@@ -132,7 +147,7 @@ class _Verification:
         signed = bundled or single
         if signed is None:
             if sequence not in block.spoilt:
-                self._find(MISSING, sequence, "there is no such record, and later ones are there")
+                self._miss(sequence, sequence)
             self._before = None
             return
         try:
@@ -162,12 +177,17 @@ class _Verification:
         if not signed.is_signed_by(self.book.trusted):
             self._find(CHANGED, sequence, "it is not signed by this tenant's audit key")
 
-    def _find(self, kind: str, sequence: int, reason: str) -> None:
-        last = self.findings[-1] if self.findings else None
-        if last is not None and (last.kind, last.last, last.reason) == (kind, sequence - 1, reason):
-            self.findings[-1] = last._replace(last=sequence)
+    def _miss(self, first: int, last: int) -> None:
+        self._find(MISSING, first, "there is no such record, and later ones are there", last)
+        self._before = None
+
+    def _find(self, kind: str, first: int, reason: str, last: int | None = None) -> None:
+        found = Finding(kind, first, last or first, reason)
+        before = self.findings[-1] if self.findings else None
+        if before and (before.kind, before.last, before.reason) == (kind, first - 1, reason):
+            self.findings[-1] = before._replace(last=found.last)
         else:
-            self.findings.append(Finding(kind, sequence, sequence, reason))
+            self.findings.append(found)
 
     def _look_back(self, names: AuditNames) -> None:
         """Hold the chain against what this machine has seen of it."""

@@ -44,6 +44,7 @@ from kryonix_backup.storage.store import ObjectStore
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"audit/(bundles/)?(\d{12})", re.ASCII)
+_LAST = 10**11  # far more than are ever written, and as many digits as there are in a name
 _STEPS = 8  # records of others that are read one by one, before the newest is looked for
 _READERS = 16
 
@@ -59,6 +60,11 @@ class AuditNames(NamedTuple):
     def newest(self) -> int:
         """The greatest number of a record that is there; 0 where there is none."""
         return max(self.singles | self.bundles, default=0)
+
+    @property
+    def blocks(self) -> list[int]:
+        """The last numbers of all runs of `BUNDLED` that anything is in, in order."""
+        return sorted({-(-each // BUNDLED) * BUNDLED for each in self.singles | self.bundles})
 
     def first_after(self, sequence: int) -> int:
         """The least number greater than this one of a record that is there; 0 where none is."""
@@ -232,13 +238,19 @@ class AuditBook:
 
         It comes after everything that is there or was ``seen``, and follows the last whole record.
         """
-        newest = self.names().newest
-        last = max(newest, seen.sequence if seen else 0)
-        whole = next(self._whole_down_from(newest), self.start)
+        names = self.names()
+        last = max(names.newest, seen.sequence if seen else 0)
+        if last >= _LAST:
+            raise AuditBroken(
+                f"{audit_name(last)} has a number that no chain comes to",
+                "Remove that object, which nobody wrote for this tenant; then accept the rest.",
+            )
+        whole = next(self._whole_before(names), self.start)
         return self._append(deed, Head(last, whole.hash))
 
-    def _whole_down_from(self, newest: int) -> Iterator[Head]:
-        for sequence in range(newest, 0, -1):
+    def _whole_before(self, names: AuditNames) -> Iterator[Head]:
+        """The records that open, newest first; of a bundle the last one alone."""
+        for sequence in sorted(names.singles | names.bundles, reverse=True):
             try:
                 yield self._head(sequence)
             except (AuditBroken, ObjectMissing):

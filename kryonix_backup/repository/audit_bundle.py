@@ -30,7 +30,7 @@ def consolidate(book: AuditBook) -> None:
     records do not follow each other: those stay as they are.
     """
     names = book.names()
-    for last in range(BUNDLED, names.newest + 1, BUNDLED):
+    for last in names.blocks:
         if last not in names.bundles and _numbers(last) <= names.singles:
             _write(book, last)
             names.bundles.add(last)

@@ -11,6 +11,7 @@ from kryonix_backup.crypto.keys import KeyRecord, Owner, open_key
 from kryonix_backup.crypto.keystore import KeyStore
 from kryonix_backup.errors import (
     Damaged,
+    KeyRefused,
     KeyUnusable,
     KryonixError,
     ObjectExists,
@@ -172,7 +173,10 @@ def catch_up(
     ahead = max(others, key=lambda store: newest_generation(store, owner), default=primary)
     newest = newest_keyring(ahead, owner)
     if newest is not None and newest_generation(ahead, owner) > newest_generation(primary, owner):
-        keyring = open_keyring(*newest, owner, master)
+        try:
+            keyring = open_keyring(*newest, owner, master)
+        except (Damaged, KeyRefused) as error:
+            raise type(error)(f"{ahead.address}: {error.message}", error.hint) from error
         log.warning(
             "%s has newer keys than %s, which gets generation %d",
             ahead.address, primary.address, keyring.generation,
@@ -197,15 +201,20 @@ def _destroyed(store: ObjectStore) -> KeyUnusable:
     return KeyUnusable(
         f"the keys of the repository at {store.address} were destroyed",
         f"{DESTROYED} there says when and by whom. What is sealed by them opens no more; where"
-        " another region still has them, run 'kryonix keys ID destroy' again.",
+        " another region still has them, run 'kryonix keys ID destroy' again. If nobody of yours"
+        " destroyed them, and snapshots open still, remove that object: anybody can write it.",
     )
 
 
-def remove_older(store: ObjectStore, owner: Owner) -> None:
-    """Remove every key that is not in the newest keyring, for good."""
-    older = generations(store, owner)[:-1]
-    for generation in older:
-        store.delete(keyring_name(owner.repository, generation))
+def remove_older(store: ObjectStore, owner: Owner, than: int) -> None:
+    """
+    Remove every key that is in no keyring from that generation on, for good.
+
+    The generation is one that was opened: what else calls itself newer removes nothing.
+    """
+    for generation in generations(store, owner):
+        if generation < than:
+            store.delete(keyring_name(owner.repository, generation))
     for name in key_objects(store):
         store.delete(name)
 

@@ -75,6 +75,7 @@ from kryonix_backup.storage.store import ObjectStore
 log = logging.getLogger(__name__)
 
 _FETCHERS = 8
+_IN_MEMORY = f"{INDEX}in-memory"
 
 
 class Repository:
@@ -227,19 +228,33 @@ class Repository:
         """
         Every segment that was written by now; those seen before are not fetched again.
 
-        A damaged one is set aside, and the packs that no other one names are asked themselves: the
+        Where one is gone that was seen, what it named was sealed anew, and all are read again. A
+        damaged one is set aside, and the packs that no other one names are asked themselves: the
         loss of an index object costs time, and the next backup writes it anew.
         """
         with self._index_lock:
-            names = [info.name for info in self.store.list(INDEX)]
-            new = [name for name in names if name not in self._index.names]
-            if new:
-                with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="index") as pool:
-                    segments = [each for each in pool.map(self._segment, new) if each is not None]
-                self._index.add(dict(segments))
-            if self._index.damaged.keys() & new:
-                self._recover()
+            while not self._read_index():
+                log.info("the index was written anew while it was read")
             return self._index
+
+    def _read_index(self) -> bool:
+        """False where a segment went between the listing and the reading."""
+        names = {info.name for info in self.store.list(INDEX)}
+        if not self._index.names <= names | {_IN_MEMORY}:
+            self._index = Index()
+            self._recovered.clear()
+        new = sorted(names - self._index.names)
+        try:
+            with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="index") as pool:
+                segments = [each for each in pool.map(self._segment, new) if each is not None]
+        except ObjectMissing:
+            if names <= {info.name for info in self.store.list(INDEX)}:
+                raise  # listed and not there
+            return False
+        self._index.add(dict(segments))
+        if self._index.damaged.keys() & new:
+            self._recover()
+        return True
 
     def _segment(self, name: str) -> tuple[str, Segment] | None:
         try:
@@ -256,7 +271,7 @@ class Repository:
         found = self._directories(self._stored_packs())
         if found:
             self._recovered.update(info.id for info, _ in found)
-            self._index.add({f"{INDEX}in-memory": Segment.of(found)})
+            self._index.add({_IN_MEMORY: Segment.of(found)})
 
     def reader(self) -> ChunkReader:
         """A way to the content of chunks."""

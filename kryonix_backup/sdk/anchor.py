@@ -71,11 +71,17 @@ class Anchor:
                 self._write(rows)
 
     def forget(self, address: str) -> None:
-        """Know nothing of that address any more; raises OSError."""
-        with self._locked():
-            rows = self._read()
-            if rows.pop(address, None) is not None:
-                self._write(rows)
+        """Know nothing of that address any more; raises ConfigError where the file cannot go."""
+        try:
+            with self._locked():
+                rows = self._read()
+                if rows.pop(address, None) is not None:
+                    self._write(rows)
+        except OSError as error:
+            raise ConfigError(
+                f"{self._path} cannot be written: {error.strerror}",
+                "Let this user write below KRYONIX_HOME; until then what was seen still holds.",
+            ) from error
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:

@@ -76,8 +76,8 @@ def undo_isolation(
     env = os.environ if env is None else env
     left: list[str] = []
     for each in reversed(done):
-        region = settings.region(each.region)
         try:
+            region = settings.region(each.region)
             if {"bucket", "directory"} & set(each.made):
                 remove_unused(settings, region, env)
             way = _way(settings, region, env)

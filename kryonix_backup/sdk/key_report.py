@@ -20,11 +20,6 @@ def key_report(
     tenant: TenantId, keyring: Keyring, store: str, schedule: Schedule, now: datetime
 ) -> dict[str, Any]:
     """Every key with its state, whom they are wrapped for, and what is due; no secret."""
-    due = {
-        "data": schedule.data_due(keyring),
-        "master": schedule.master_due(keyring),
-        "archive": schedule.archive_due(keyring),
-    }
     escrows = [row for row in keyring.recipients if row["store"] in (SHARES, RSA)]
     return {
         "tenant": tenant,
@@ -33,11 +28,11 @@ def key_report(
         "master": {
             "store": store,
             "since": keyring.master_since.isoformat(),
-            "due": due["master"].isoformat(),
+            "due": schedule.master_due(keyring).isoformat(),
         },
-        "data_due": due["data"].isoformat(),
-        "archive_due": due["archive"].isoformat(),
-        "due": [what for what, moment in due.items() if moment <= now],
+        "data_due": schedule.data_due(keyring).isoformat(),
+        "archive_due": schedule.archive_due(keyring).isoformat(),
+        "due": schedule.due(keyring, now),
         "recipients": [str(row["store"]) for row in keyring.recipients],
         "escrow": [
             {"store": row["store"], "threshold": row.get("threshold"), "count": row.get("count")}

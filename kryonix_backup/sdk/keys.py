@@ -10,13 +10,14 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from kryonix_backup.clock import Clock, SystemClock
+from kryonix_backup.crypto.fips import check_fips
 from kryonix_backup.crypto.keyring import Keyring
 from kryonix_backup.crypto.keys import KeyState, Purpose
 from kryonix_backup.crypto.keystore import KeyStore, ManagedKeyStore
@@ -29,6 +30,7 @@ from kryonix_backup.crypto.stores.escrow import (
 from kryonix_backup.crypto.stores.registry import open_key_store
 from kryonix_backup.durable import write_whole
 from kryonix_backup.errors import (
+    KeyRefused,
     KryonixError,
     UsageError,
 )
@@ -39,6 +41,17 @@ from kryonix_backup.model import TenantId
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.sdk.key_report import key_report, write_shares
 from kryonix_backup.sdk.limits import Held, schedule_of
+from kryonix_backup.sdk.masters import (
+    HOW_TO_RENEW,
+    has_others,
+    is_same,
+    made,
+    new_master,
+    registered_with,
+    retire_others,
+    second_master,
+)
+from kryonix_backup.sdk.recovery import RECOVER, begin_recovery
 from kryonix_backup.sdk.resealing import ResealCost, costs_of, reseal_all
 from kryonix_backup.sdk.residency import check_key_store
 from kryonix_backup.sdk.trail import BEGUN, Trail, origin_of
@@ -51,7 +64,7 @@ __all__ = ["KeyState"]
 log = logging.getLogger(__name__)
 
 _SYSTEM = SystemClock()
-_NEW = "KRYONIX_NEW_"
+_MOVE = "keys move"
 
 
 class Keys:
@@ -73,6 +86,8 @@ class Keys:
         self._root = root
         self._env = os.environ if env is None else env
         self._clock = clock
+        with self._named():
+            check_fips(settings)
         self._schedule = schedule_of(settings, self._env)
         self._trail = Trail(settings.id, self._env, clock, self._repository)
 
@@ -98,10 +113,7 @@ class Keys:
 
     @cached_property
     def _second(self) -> KeyStore | None:
-        url = self.settings.keys.second
-        if not url:
-            return None
-        return open_key_store(RootKey.from_environment(self._env, self.tenant, url), self.tenant)
+        return second_master(self.settings, self._env)
 
     @cached_property
     def _care(self) -> KeyCare:
@@ -112,10 +124,15 @@ class Keys:
         return KeyCare(self.tenant, stores, opener, self._clock, second=second)
 
     def _changing(self, action: str, about: str = "") -> AbstractContextManager[None]:
-        """A block that changes keys; a second master that has never been used is made first."""
-        if self._second is not None:
-            _made(self._second)
+        """A block that changes keys."""
+        self._make_second()
         return self._trail.changing(action, about)
+
+    def _make_second(self) -> None:
+        """Make the second master where it has never been used; raises ResidencyViolation."""
+        if self._second is not None:
+            check_key_store(self.settings, self.settings.keys.second)
+            made(self._second)
 
     # ------------------------------------------------------------------ looking
 
@@ -130,11 +147,13 @@ class Keys:
 
     def rotate_due(self) -> dict[str, Any]:
         """
-        Rotate what is due, and say under ``rotated`` what was.
+        Complete what was cut short, rotate what is due, and say under ``rotated`` what was.
 
         A passphrase or key file that is due stays under ``due``: its owner has to renew it.
         """
-        report, rotated = self.show(), []
+        with self._named():
+            settled = self._care.is_settled() and not has_others(self._master, self._care.keyring())
+        report, rotated = self.show() if settled else self.settle(), []
         if "master" in report["due"] and isinstance(self._master, ManagedKeyStore):
             report = self.rotate_master()
             rotated.append("master")
@@ -153,7 +172,7 @@ class Keys:
 
     def prepare_data(self) -> dict[str, Any]:
         """Make the data key of the next epoch, so that it is in every region before it is used."""
-        with self._named(), self._trail.changing("keys rotate-data", "prepared"):
+        with self._named(), self._changing("keys rotate-data", "prepared"):
             return self._plain(self._care.prepare(Purpose.DATA))
 
     def rotate_archive(self) -> dict[str, Any]:
@@ -169,14 +188,11 @@ class Keys:
         """
         with self._named():
             if not isinstance(self._master, ManagedKeyStore):
-                raise UsageError(
-                    f"a {self._master.kind} is renewed by its owner",
-                    f"Set {_NEW}PASSPHRASE_FILE or {_NEW}KEY_FILE and run 'kryonix keys ID move'.",
-                )
+                raise UsageError(f"a {self._master.kind} is renewed by its owner", HOW_TO_RENEW)
             with self._changing("keys rotate-master"):
                 self._master.renew()
                 keyring = self._care.rotate_master(self._master)
-                _retire_others(self._master, keyring)
+                retire_others(self._master, keyring)
             return self._plain(keyring)
 
     def move(self, store_url: str | None = None) -> dict[str, Any]:
@@ -187,22 +203,28 @@ class Keys:
         nothing any more; one in an HSM or KMS is destroyed. Run again after a failure it goes on.
         """
         with self._named():
-            new = self._new_master(store_url)
-            if self._second is not None:
-                _made(self._second)
+            registered_with(self.tenant, store_url, self._env)
+            new = new_master(self.settings, store_url, self._env)
+            # Of a move that was cut short the old master opens nothing any more.
+            with suppress(KeyRefused):
+                self._trail.record(_MOVE, BEGUN, new.kind)
+            made(new)
+            self._make_second()
             keyring = self._care.rotate_master(new)
-            if isinstance(self._master, ManagedKeyStore) and not _same(self._master, new):
+            if isinstance(self._master, ManagedKeyStore) and not is_same(self._master, new):
                 self._master.destroy()
             self._remember(store_url)  # last: what runs again until then still knows the old one
             self._master = new
-            # Not before: of a move that was cut short the old master opens nothing any more.
-            self._trail.record("keys move", about=new.kind)
+            self._trail.record(_MOVE, about=new.kind)
             return self._plain(keyring)
 
     def settle(self) -> dict[str, Any]:
         """Complete a change of keys that was cut short, in every region."""
-        with self._named(), self._changing("keys settle"):
-            return self._plain(self._care.settle())
+        with self._named():
+            with self._changing("keys settle"):
+                keyring = self._care.settle()
+                retire_others(self._master, keyring)
+            return self._plain(keyring)
 
     # ------------------------------------------------------------------ states
 
@@ -226,14 +248,15 @@ class Keys:
         """
         with self._named():
             found = self._care.compromised(key)
-            with self._trail.changing("keys reseal", found):
+            with self._changing("keys reseal", found):
+                self._care.settle()  # a region that has not heard of it would seal by it again
                 reseal_all(self._repositories, found, listener)
                 return self._plain(self._care.destroy_data_key(found))
 
-    def _repository(self) -> Repository:
+    def _repository(self, master: KeyStore | None = None) -> Repository:
         """The tenant's repository in its primary region, as the newest keyring opens it."""
         primary = next(iter(self._stores.values()))
-        return Repository.open(primary, self.tenant, self._master)
+        return Repository.open(primary, self.tenant, master or self._master)
 
     def _repositories(self) -> Iterator[tuple[str, Repository]]:
         for name, store in self._stores.items():
@@ -249,10 +272,14 @@ class Keys:
         nowhere else. An escrow from before opens nothing any more. Raises ConfigError.
         """
         with self._named():
-            recipient, shares = split(threshold, count)
+            recipient, shares, sender = split(threshold, count)
             with self._changing("keys escrow", f"{threshold} of {count} shares"):
                 paths = write_shares(into, self.tenant, shares, threshold)
-                self._care.set_escrow(recipient)
+                try:
+                    self._care.set_escrow(recipient, sender)
+                except KryonixError as error:
+                    error.hint += f" Destroy the files in {into}, which may open nothing."
+                    raise
             return paths
 
     def escrow_rsa(self, public_pem: bytes) -> dict[str, Any]:
@@ -277,12 +304,17 @@ class Keys:
         the tenant's second master. Raises KeyRefused where they do not, UsageError without any.
         """
         with self._named():
+            url = self.settings.keys.store
+            check_key_store(self.settings, url)
             opener = self._opener(shares, private_pem)
-            if self._second is not None and self._second is not opener:
-                _made(self._second)
-            keyring = self._care_by(opener).rotate_master(_made(self._master))
-            self._remember(self.settings.keys.store)
-            self._trail.record("keys recover", about=opener.kind)
+            registered_with(self.tenant, url, self._env)
+            if begin_recovery(self._trail, partial(self._repository, opener), opener.kind):
+                made(self._master)
+                if opener is not self._second:
+                    self._make_second()
+            keyring = self._care_by(opener).rotate_master(self._master)
+            self._remember(url)
+            self._trail.record(RECOVER, about=opener.kind)
             return self._plain(keyring)
 
     def _opener(self, shares: Sequence[Secret], private_pem: Secret | None) -> KeyStore:
@@ -305,43 +337,26 @@ class Keys:
                 masters["second"] = self._second
             try:
                 self._trail.record("keys destroy", BEGUN)
-            except (
-                KryonixError
-            ) as error:  # a part is gone already, or the region: no reason to stop
+            except KryonixError as error:  # a part is gone, or the region: no reason to stop
                 log.warning("the destruction is not in the audit chain: %s", error.message)
             by = origin_of(self._env).actor
             record = destroy_keys(self.tenant, self._stores, masters, by, self._clock)
             path = home_directory(self._env) / "destroyed" / f"{self.tenant}.json"
-            write_whole(path, json.dumps(record.to_plain(), indent=1).encode())
+            try:
+                write_whole(path, json.dumps(record.to_plain(), indent=1).encode())
+            except OSError as error:
+                log.warning("the record of the destruction is not in %s: %s", path, error.strerror)
             return record
 
     # ------------------------------------------------------------------ inside
-
-    def _new_master(self, store_url: str | None) -> KeyStore:
-        check_key_store(self.settings, store_url)
-        if store_url:
-            root = RootKey.from_environment(self._env, self.tenant, store_url)
-        else:
-            given = {
-                "KRYONIX_" + name.removeprefix(_NEW): value
-                for name, value in self._env.items()
-                if name.startswith(_NEW)
-            }
-            if not given:
-                raise UsageError(
-                    "no new passphrase or key file is set, and no --to names a key store",
-                    f"Set {_NEW}PASSPHRASE_FILE or {_NEW}KEY_FILE, or say --to pkcs11:… or kms:….",
-                )
-            root = RootKey.from_environment(given, self.tenant)
-        return _made(open_key_store(root, self.tenant))
 
     def _remember(self, store_url: str | None) -> None:
         """Write into the registry where the master is now, if the tenant is registered here."""
         keys = replace(self.settings.keys, store=store_url)
         self.settings = replace(self.settings, keys=keys)
-        registry = Registry.at(self._env)
-        if self.tenant in registry.ids():
-            registry.replace(replace(registry.load(self.tenant), keys=keys))
+        known = registered_with(self.tenant, store_url, self._env)
+        if known is not None:
+            Registry.at(self._env).replace(known)
 
     def _plain(self, keyring: Keyring) -> dict[str, Any]:
         return key_report(
@@ -355,27 +370,3 @@ class Keys:
         except KryonixError as error:
             error.tenant = error.tenant or self.tenant
             raise
-
-
-def _made(master: KeyStore) -> KeyStore:
-    """The master, which an HSM or KMS makes if it has none yet."""
-    if isinstance(master, ManagedKeyStore) and not master.versions():
-        master.renew()
-    return master
-
-
-def _retire_others(master: ManagedKeyStore, keyring: Keyring) -> None:
-    """Destroy the versions before the one that the keyring is wrapped by, whoever made that."""
-    names = master.versions()
-    wrapping = [row["key"] for row in keyring.recipients if row.get("key") in names]
-    if wrapping:
-        master.retire(wrapping[0])
-
-
-def _same(one: KeyStore, other: KeyStore) -> bool:
-    """Whether both are the same master in the same HSM or KMS."""
-    return (
-        isinstance(one, ManagedKeyStore)
-        and isinstance(other, ManagedKeyStore)
-        and one.address == other.address
-    )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kryonix_backup.clock import Clock, SystemClock
-from kryonix_backup.crypto.fips import require_fips
+from kryonix_backup.crypto.fips import check_fips
 from kryonix_backup.crypto.keystore import ManagedKeyStore
 from kryonix_backup.crypto.stores.location import parse_key_store
 from kryonix_backup.crypto.stores.registry import open_key_store, probe_key_store
@@ -34,6 +34,7 @@ from kryonix_backup.sdk.isolation import (
     undo_isolation,
 )
 from kryonix_backup.sdk.limits import Held, load_tiers, schedule_of
+from kryonix_backup.sdk.masters import check_id
 from kryonix_backup.sdk.residency import check_key_store
 from kryonix_backup.sdk.wiring import source_of
 from kryonix_backup.settings import KeySettings, RootKey, TenantSettings, home_directory
@@ -133,8 +134,8 @@ class Onboarding:
         return {"regions": [each.to_plain() for each in done]}
 
     def _encrypt(self) -> Facts:
-        if self.settings.keys.fips:
-            require_fips(self.settings.id)
+        check_id(self.settings.id)
+        check_fips(self.settings)
         root = self._root.store
         for url in (root.url if root else None, self.settings.keys.second):
             check_key_store(self.settings, url)

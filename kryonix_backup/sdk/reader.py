@@ -12,6 +12,7 @@ from kryonix_backup.browse.audit_history import ShownRecord, newest_records
 from kryonix_backup.browse.difference import Change, diff
 from kryonix_backup.browse.listing import Listed, list_entries, read_entry
 from kryonix_backup.clock import Clock, SystemClock
+from kryonix_backup.crypto.fips import check_fips
 from kryonix_backup.errors import KryonixError, RolledBack
 from kryonix_backup.maintenance.audit_report import AuditReport
 from kryonix_backup.maintenance.verify_audit import verify_audit
@@ -50,6 +51,7 @@ class Reader:
         self._clock = clock
         self._env = os.environ if env is None else env
         with self._named():
+            check_fips(settings)
             self._region = settings.region(region)
             self._held = Held.of(settings, self._env, clock)
         self._trail = Trail(settings.id, self._env, clock, lambda: self.repository)
@@ -113,7 +115,10 @@ class Reader:
         """Check the whole audit chain; what is wrong is told in the report, not raised."""
         with self._named():
             report = verify_audit(
-                self.repository.audit(), self._trail.seen(self.repository), self._clock
+                self.repository.audit(),
+                self._trail.seen(self.repository),
+                self._clock,
+                len(self.repository.snapshot_ids()),
             )
             with suppress(RolledBack):  # the report says so
                 self._trail.record("audit verify", report.status)

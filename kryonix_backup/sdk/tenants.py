@@ -16,6 +16,7 @@ from kryonix_backup.sdk.client import Client
 from kryonix_backup.sdk.isolation import Isolation
 from kryonix_backup.sdk.keys import Keys
 from kryonix_backup.sdk.limits import default_tier, load_tiers
+from kryonix_backup.sdk.lock import onboarding_lock
 from kryonix_backup.sdk.onboarding import Onboarding, Step
 from kryonix_backup.sdk.residency import reached_as, taken_over
 from kryonix_backup.sdk.wiring import source_of
@@ -25,6 +26,7 @@ from kryonix_backup.settings import (
     RootKey,
     SourceSettings,
     TenantSettings,
+    home_directory,
 )
 from kryonix_backup.sources.files.tree import directory_of
 from kryonix_backup.storage.location import Directory, parse_location
@@ -54,10 +56,15 @@ def add_tenant(
 
     Registering is the last step. What fails takes back what this run has made, and leaves at most
     empty repositories where there was a bucket or directory before, which the next try takes up.
-    Raises TenantExists, InvalidUrl, ConfigError, ResidencyViolation, NotIsolated, SecretMissing and
-    what `Client.onboard` raises.
+    Raises TenantExists, AlreadyRunning, InvalidUrl, ConfigError, ResidencyViolation, NotIsolated,
+    SecretMissing and what `Client.onboard` raises.
     """
     env = os.environ if env is None else env
+    with onboarding_lock(home_directory(env), settings.id):
+        return _added(settings, env, clock)
+
+
+def _added(settings: TenantSettings, env: Mapping[str, str], clock: Clock) -> Added:
     registry = Registry.at(env)
     if settings.id in registry.ids():
         raise TenantExists(f"tenant {settings.id} is registered already")

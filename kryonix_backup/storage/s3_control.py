@@ -8,6 +8,7 @@ that exists makes none.
 from __future__ import annotations
 
 import os
+import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -178,6 +179,8 @@ def _session() -> Any:
     """One for all clients: each would read the descriptions of the services anew."""
     import boto3
 
+    # At DEBUG it logs every answer in full, and the pair of an account that was just made.
+    logging.getLogger("botocore").setLevel(logging.INFO)
     return boto3.session.Session()
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+from kryonix_backup.crypto.stores.location import HsmLocation, parse_key_store
 from kryonix_backup.durable import sync, write_beside
 from kryonix_backup.errors import ConfigError, TenantExists, TenantUnknown
 from kryonix_backup.model import TenantId, tenant_id
@@ -68,17 +69,21 @@ class Registry:
 
         Raises InvalidUrl, ResidencyViolation, and ConfigError where a region's address is used
         twice or is inside another one's, by this tenant or another one: a repository belongs to one
-        tenant and one region.
+        tenant and one region. So it is with a master in an HSM or KMS, which the tenant's own
+        rotation destroys.
         """
+        others = [self.load(name) for name in self.ids() if name != settings.id]
+        _check_masters(settings, others)
         taken: dict[str, str] = {}
-        for who, url in self._addresses_beside(settings.id):
-            taken[url] = who
+        for other in others:
+            for region in other.regions:
+                taken[_address(region.url)] = f"region {region.name} of tenant {other.id}"
         for region in settings.regions:
             check_region(region, Residency.of(settings))
             url = _address(region.url)
-            for other, who in taken.items():
-                if f"{url}/".startswith(f"{other}/") or f"{other}/".startswith(f"{url}/"):
-                    where = "has the address of" if url == other else "is inside, or around,"
+            for there, who in taken.items():
+                if f"{url}/".startswith(f"{there}/") or f"{there}/".startswith(f"{url}/"):
+                    where = "has the address of" if url == there else "is inside, or around,"
                     raise ConfigError(
                         f"region {region.name} of tenant {settings.id} {where} {who}: {region.url}",
                         "Give every tenant and every region a bucket or directory of its own.",
@@ -128,18 +133,35 @@ class Registry:
     def _path(self, tenant: str) -> Path:
         return self._directory / f"{tenant_id(tenant)}.json"
 
-    def _addresses_beside(self, tenant: TenantId) -> Iterator[tuple[str, str]]:
-        for name in self.ids():
-            if name != tenant:
-                for region in self.load(name).regions:
-                    yield f"region {region.name} of tenant {name}", _address(region.url)
-
     def _write_beside(self, path: Path, settings: TenantSettings) -> Path:
         body = json.dumps(settings.to_plain(), indent=2) + "\n"
         try:
             return write_beside(path, body.encode())
         except OSError as error:
             raise _unusable(path, error) from error
+
+
+def _check_masters(settings: TenantSettings, others: Iterable[TenantSettings]) -> None:
+    taken = {master: f"tenant {other.id}" for other in others for master in _masters(other)}
+    for master in _masters(settings):
+        if who := taken.get(master):
+            raise ConfigError(
+                f"the master key {'/'.join(master)} of tenant {settings.id} is that of {who} too",
+                "Give every tenant, and a second master, a label or alias of its own; without one"
+                " the key is named for the tenant.",
+            )
+        taken[master] = "its other key store"
+
+
+def _masters(settings: TenantSettings) -> Iterator[tuple[str, ...]]:
+    """What names each master in an HSM or KMS, whatever the module is called that leads there."""
+    for url in (settings.keys.store, settings.keys.second):
+        if url:
+            place = parse_key_store(url, settings.id)
+            if isinstance(place, HsmLocation):
+                yield place.token, place.label
+            else:
+                yield place.endpoint or place.region, place.alias
 
 
 def _address(url: str) -> str:

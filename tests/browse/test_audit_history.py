@@ -73,3 +73,10 @@ def test_an_auditor_needs_no_key_of_the_tenant(chain: Chain) -> None:
         assert is_signed(public, signature, bytes.fromhex(checks["hash"]))
         assert shown["previous"] == before
         before = checks["hash"]
+
+
+def test_a_number_far_away_is_no_reason_to_look_at_all_before_it(chain: Chain) -> None:
+    store, book = chain
+    store.put(audit_name(10**12 - 1), b"hostile")
+
+    assert numbers(book) == list(range(1, 13))

@@ -331,6 +331,7 @@ def test_a_compromised_key_is_told_in_costs_and_goes(backed_up: Terminal) -> Non
     done = _keys(backed_up, "reseal", "1")
 
     assert done.code == 0, done.err
+    assert done.err.startswith("to be sealed anew, of key 1:\n  primary: "), "told first"
     assert _epochs(backed_up) == [(1, "destroyed"), (2, "active")]
     assert backed_up("verify", "acme", "--level", "data").code == 0
     assert backed_up("audit", "acme", "verify").code == 0
@@ -377,6 +378,9 @@ def test_a_bare_machine_with_shares_alone_brings_everything_back(
 
     assert recovered.code == 0, recovered.err
     assert recovered.json["recipients"] == ["passphrase", "escrow-shares"]
+    shown = _keys(backed_up, "show", *region)
+    assert shown.code == 0, shown.err
+    assert "wrapped for passphrase, escrow-shares" in shown.out
     restored = backed_up("restore", "acme", *region, "--to", f"files=files://{out}")
     assert restored.code == 0, restored.err
     source = backed_up.root / "files"

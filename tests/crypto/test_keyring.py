@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -20,7 +21,7 @@ from kryonix_backup.crypto.keyring import (
     seal_keyring,
 )
 from kryonix_backup.crypto.keys import KeyRecord, KeyState, Owner, Purpose
-from kryonix_backup.crypto.stores.root import master_from
+from kryonix_backup.crypto.stores.root import RootKeyStore, master_from
 from kryonix_backup.errors import Damaged, KeyRefused, RepositoryError
 from kryonix_backup.model import RepositoryId, TenantId
 from kryonix_backup.settings import RootKey, Secret
@@ -132,9 +133,9 @@ def test_the_first_has_an_active_key_for_each_purpose() -> None:
     first = first_keyring(NOON)
 
     assert (first.generation, first.written, first.master_since) == (1, NOON, NOON)
-    assert [record.purpose for record in first.records] == list(Purpose)
+    assert [record.purpose for record in first.records] == list(Purpose)[:-1]
     assert {record.state for record in first.records} == {KeyState.ACTIVE}
-    assert len({record.secret.reveal() for record in first.records}) == len(Purpose)
+    assert len({record.secret.reveal() for record in first.records}) == len(Purpose) - 1
 
 
 def test_of_another_generation_it_is_not_taken() -> None:
@@ -159,3 +160,20 @@ def test_what_is_no_keyring_has_no_recipients() -> None:
     for body in (b"", b"{}", b"[]", b'{"recipients": [7]}'):
         with pytest.raises(Damaged):
             recipients_of(body)
+
+
+def test_a_keyring_that_is_wrapped_without_end_is_refused_before_any_work() -> None:
+    tried = []
+
+    class Counting(RootKeyStore):
+        def unwrap(self, recipient: Mapping[str, Any], context: bytes) -> Secret:
+            tried.append(recipient)
+            return super().unwrap(recipient, context)
+
+    stored = json.loads(BODY)
+    stored["recipients"] = stored["recipients"] * 1000
+
+    with pytest.raises(Damaged, match="2000 times"):
+        open_keyring(NAME, json.dumps(stored).encode(), OWNER,
+                     Counting(RootKey(key_file=Secret(b"x" * 32))))  # fmt: skip
+    assert tried == []

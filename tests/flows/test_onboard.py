@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from flows.onboard import onboard_tenant
-from kryonix_backup.errors import RepositoryExists, SecretMissing
+from kryonix_backup.errors import RepositoryExists, RepositoryMissing, SecretMissing
+from tasks.onboard import onboarding_step
 from tests.flows.conftest import Tenant
 
 
@@ -33,3 +34,20 @@ def test_a_worker_without_a_passphrase_says_so(
 
     with pytest.raises(SecretMissing, match=tenant.id):
         onboard_tenant(tenant.id)
+
+
+def test_a_step_that_takes_too_long_is_taken_back(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(name: str, step: str) -> object:
+        done = onboarding_step(name, step)
+        if step == "compliance":
+            raise TimeoutError("the task has run out of time")
+        return done
+
+    monkeypatch.setattr("flows.onboard.onboarding_step", late)
+    with pytest.raises(TimeoutError):
+        onboard_tenant(tenant.id)
+
+    with pytest.raises(RepositoryMissing):
+        tenant.client().snapshots()

@@ -175,7 +175,8 @@ def test_concurrent_and_crashed_writers_never_use_a_pair_twice(
             elif change == "master":
                 _care(store).rotate_master(key_file())
             elif change == "escrow":
-                _care(store).set_escrow(split(2, 3).recipient)
+                recipient, _, sender = split(2, 3)
+                _care(store).set_escrow(recipient, sender)
             elif change == "reseal":
                 _reseal(store, crash)
 

@@ -269,3 +269,13 @@ def test_every_error_of_a_region_is_one_that_we_explain(tenant: Tenant) -> None:
     faults = [GONE] * 50
     with pytest.raises(KryonixError):
         reopened(FaultyStore(tenant.one, list=faults, get=faults))
+
+
+def test_what_a_kms_keeps_for_a_week_is_in_the_record(tenant: Tenant) -> None:
+    class Kms(RootKeyStore):
+        kind = "kms"  # type: ignore[assignment]
+
+    kms = Kms(RootKey(key_file=Secret(b"k" * 32)))
+
+    assert any("KMS keeps" in each for each in tenant.destroy(kms=kms).remarks)
+    assert not any("KMS" in each for each in Tenant().destroy().remarks)

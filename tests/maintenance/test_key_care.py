@@ -9,9 +9,17 @@ import pytest
 from kryonix_backup.crypto.keys import KeyState, Owner, Purpose
 from kryonix_backup.crypto.stores.escrow import SharesKeyStore, split
 from kryonix_backup.crypto.stores.root import master_from
-from kryonix_backup.errors import AlreadyRunning, KeyRefused, KeyUnusable, StoreUnavailable
+from kryonix_backup.errors import (
+    AlreadyRunning,
+    Damaged,
+    KeyRefused,
+    KeyUnusable,
+    StoreUnavailable,
+)
+from kryonix_backup.maintenance.destruction import destroy_keys
 from kryonix_backup.maintenance.key_care import KeyCare, Schedule
 from kryonix_backup.repository.keyrings import generations, load_keyring, mirror
+from kryonix_backup.repository.layout import keyring_name
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.settings import RootKey, Secret
 from kryonix_backup.storage.memory import MemoryStore
@@ -259,10 +267,15 @@ def test_only_a_compromised_key_is_destroyed(regions: Regions) -> None:
     assert destroyed.secret.reveal() == b""
 
 
-def test_an_escrow_opens_this_generation_and_every_later_one(regions: Regions) -> None:
-    recipient, shares = split(2, 3)
+def _escrow_epochs(regions: Regions) -> list[int]:
+    records = regions.care().keyring().records
+    return [each.epoch for each in records if each.purpose is Purpose.ESCROW]
 
-    regions.care().set_escrow(recipient)
+
+def test_an_escrow_opens_this_generation_and_every_later_one(regions: Regions) -> None:
+    recipient, shares, sender = split(2, 3)
+
+    regions.care().set_escrow(recipient, sender)
     regions.care().rotate(Purpose.DATA)
     regions.care().rotate_master(NEW)
 
@@ -271,7 +284,12 @@ def test_an_escrow_opens_this_generation_and_every_later_one(regions: Regions) -
     KeyCare(ACME, [regions.primary], SharesKeyStore(shares[:2]), regions.clock).rotate_master(OLD)
     assert Repository.open(regions.primary, ACME, OLD)
 
+    assert _escrow_epochs(regions) == [1]
+    another, _, shown = split(2, 2)
+    regions.care().set_escrow(another, shown)
+    assert _escrow_epochs(regions) == [2]
     regions.care().set_escrow(None)
+    assert _escrow_epochs(regions) == []
     with pytest.raises(KeyRefused, match="not for a escrow-shares"):
         load_keyring(regions.primary, regions.owner, SharesKeyStore(shares[:2]))
 
@@ -281,3 +299,85 @@ def test_what_is_due_is_reckoned_from_the_keys_themselves(regions: Regions) -> N
 
     assert Schedule(30, 90, 365).data_due(keyring) == NOON + timedelta(days=30)
     assert Schedule(30, 7, 365).master_due(keyring) == NOON + timedelta(days=7)
+
+
+DAYS = Schedule(30, 90, 365)
+
+
+def test_a_key_that_was_suspended_does_not_put_off_the_one_that_seals(regions: Regions) -> None:
+    regions.care().set_state("1", KeyState.SUSPENDED)
+    regions.clock.sleep(20 * 86400)
+
+    keyring = regions.care().set_state("1", KeyState.ACTIVE)
+
+    assert _data(keyring) == [(1, KeyState.ACTIVE), (2, KeyState.ACTIVE)]
+    assert DAYS.data_due(keyring) == NOON + timedelta(days=30)
+
+
+def test_what_was_changed_while_a_clock_was_wrong_is_due(regions: Regions) -> None:
+    regions.clock.sleep(70 * 365 * 86400)
+    regions.care().rotate(Purpose.DATA)
+    keyring = regions.care().rotate_master(NEW)
+
+    assert DAYS.due(keyring, NOON) == ["data", "master"]
+    assert DAYS.due(keyring, regions.clock.now() - timedelta(minutes=50)) == ["archive"]
+    regions.clock.sleep(-70 * 365 * 86400)
+    assert DAYS.due(regions.care(8).rotate(Purpose.DATA), NOON) == ["master"]
+
+
+def test_a_change_that_meets_a_destruction_leaves_no_keys_behind(regions: Regions) -> None:
+    class Late(MemoryStore):
+        """The keys are destroyed between its reading and its writing."""
+
+        def put(self, name: str, body: object) -> None:
+            if name.endswith("/00000002"):
+                stores = {"one": regions.primary, "two": regions.second}
+                record = destroy_keys(ACME, stores, {"key-file": OLD}, "ann", regions.clock)
+                assert record.complete
+            super().put(name, body)  # type: ignore[arg-type]
+
+    late = Late()
+    late.objects = regions.primary.objects
+
+    with pytest.raises(KeyUnusable, match="were destroyed"):
+        regions.care(7, late, regions.second).rotate(Purpose.DATA)
+
+    assert regions.primary.names("keys/") == regions.second.names("keys/") == []
+
+
+def test_an_object_that_calls_itself_newer_costs_no_key(regions: Regions) -> None:
+    """It comes between the opening of the newest keyring and the removing of older ones."""
+
+    class Second(MemoryStore):
+        def put(self, name: str, body: object) -> None:
+            if name.endswith("/00000002"):
+                regions.primary.objects[keyring_name(regions.owner.repository, 9)] = b"hostile"
+            super().put(name, body)  # type: ignore[arg-type]
+
+    second = Second()
+    second.objects = regions.second.objects
+    regions.care(7, regions.primary, second).rotate(Purpose.DATA)
+    with pytest.raises(Damaged):
+        regions.care().settle()
+    assert generations(regions.primary, regions.owner) == [2, 9]
+
+
+def test_a_strange_keyring_in_another_region_is_told_with_its_place(regions: Regions) -> None:
+    regions.second.put(keyring_name(regions.owner.repository, 9), b"hostile")
+
+    with pytest.raises(Damaged, match=r"^memory://two: "):
+        regions.care().settle()
+
+
+def test_it_is_known_whether_a_change_was_cut_short(regions: Regions) -> None:
+    assert regions.care().is_settled()
+    gone = StoreUnavailable("gone")
+    with pytest.raises(StoreUnavailable):
+        regions.care(7, regions.primary, FaultyStore(regions.second, put=[None, gone])).rotate(
+            Purpose.DATA
+        )
+    assert not regions.care().is_settled()
+    mirror(regions.primary, regions.second, regions.owner)
+    assert not regions.care().is_settled(), "older ones are there still"
+    regions.care().settle()
+    assert regions.care().is_settled()

@@ -280,3 +280,22 @@ def test_an_empty_chain_says_what_it_cannot_know() -> None:
     assert (report.status, report.records) == ("ok", 0)
     assert report.remarks == (NO_RECORD, NOT_SEEN)
     assert report.to_plain()["first"] is None
+
+
+def test_a_chain_that_was_taken_away_is_told_by_the_snapshots() -> None:
+    store, book = new_book()
+
+    report = verify_audit(book, None, FixedClock(), 3)
+
+    assert report.status == "broken"
+    assert [each[:3] for each in report.findings] == [(MISSING, 0, 0)]
+    assert "3 snapshots" in report.findings[0].reason
+    grow(book, 1)
+    assert verify_audit(reopened(store).audit(), None, FixedClock(), 3).status == "ok"
+
+
+def test_a_number_far_away_is_no_reason_to_look_at_all_before_it(chain: Chain) -> None:
+    far = 10**12 - 1
+    chain.place(far, b"hostile")
+
+    assert chain.found() == [(MISSING, COUNT + 1, far - 1), (CHANGED, far, far)]

@@ -231,3 +231,21 @@ def test_names_that_are_no_records_are_told_apart() -> None:
     assert names.first_after(1) == 2
     assert names.first_after(2) == 0
     assert names._replace(bundles={BUNDLED}).first_after(2) == 3
+
+
+def test_a_number_that_no_chain_comes_to_is_told_and_not_gone_on_from() -> None:
+    store, book = new_book()
+    seen = grow(book, 3)
+    store.put(audit_name(10**12 - 1), b"hostile")
+
+    with pytest.raises(AuditBroken, match="999999999999"):
+        book.append(deed(), None)
+    with pytest.raises(AuditBroken, match="audit/999999999999") as caught:
+        book.accept(deed("audit accept"), seen)
+    assert "Remove that object" in caught.value.hint
+    store.delete(audit_name(10**12 - 1))
+    store.put(audit_name(5 * 10**9), b"hostile")
+    head = book.accept(deed("audit accept", accepts=((4, 5 * 10**9),)), seen)
+
+    assert head.sequence == 5 * 10**9 + 1
+    assert book.read(head.sequence).record().previous == seen.hash

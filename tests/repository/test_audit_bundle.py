@@ -139,3 +139,12 @@ def test_a_gap_is_not_put_together(chain: Chain) -> None:
 
     assert book.names().bundles == {2000}
     assert len(book.names().singles) == 2002
+
+
+def test_a_number_far_away_is_no_reason_to_look_at_all_before_it(chain: Chain) -> None:
+    store, book, _ = chain
+    store.put(audit_name(10**12 - 1), b"hostile")
+
+    consolidate(book)
+
+    assert book.names().bundles == {1000, 2000}

@@ -119,9 +119,18 @@ def test_what_is_older_than_the_newest_goes() -> None:
     store.put("keys/" + "a" * 32, b"from before keyrings")
 
     for _ in range(2):
-        remove_older(store, owner)
+        remove_older(store, owner, 3)
 
     assert store.names("keys/") == [keyring_name(owner.repository, 3)]
+
+
+def test_what_calls_itself_newer_removes_nothing() -> None:
+    store, owner = _with_generations(8)
+    store.put(keyring_name(owner.repository, 9), b"put there by who cannot open the keys")
+
+    remove_older(store, owner, 2)
+
+    assert generations(store, owner) == [2, 9]
 
 
 def test_without_a_repository_there_is_no_description() -> None:

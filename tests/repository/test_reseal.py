@@ -7,7 +7,7 @@ import random
 import pytest
 
 from kryonix_backup.crypto.keys import KeyState, Purpose
-from kryonix_backup.errors import Damaged, KeyUnusable, StoreUnavailable
+from kryonix_backup.errors import Damaged, KeyUnusable, ObjectMissing, StoreUnavailable
 from kryonix_backup.events import quiet
 from kryonix_backup.maintenance.key_care import KeyCare
 from kryonix_backup.maintenance.report import Level
@@ -48,6 +48,11 @@ def _compromised() -> tuple[RecordingStore, KeyId]:
     repository.write_journal(RESTORE, 0, {"step": "begun"})
     keyring = KeyCare(ACME, [store], key_file(), FixedClock()).set_state("1", KeyState.COMPROMISED)
     return store, next(each.id for each in keyring.records if each.purpose is Purpose.DATA)
+
+
+def _compromise_and_reseal(store: ObjectStore) -> None:
+    keyring = KeyCare(ACME, [store], key_file(), FixedClock()).set_state("1", KeyState.COMPROMISED)
+    _reseal(store, next(each.id for each in keyring.records if each.purpose is Purpose.DATA))
 
 
 def _reseal(store: ObjectStore, key: KeyId) -> list[str]:
@@ -190,3 +195,48 @@ def test_what_comes_back_under_a_destroyed_key_is_damage_and_stops_no_backup() -
     report = verify(reopened(store), Level.DATA, quiet, FixedClock())
     assert "was destroyed" in " ".join(damage.reason for damage in report.damage)
     assert all(damage.affected == 0 for damage in report.damage)
+
+
+def test_who_was_open_before_reads_what_was_sealed_anew() -> None:
+    store = RecordingStore()
+    before = new_repository(store)
+    with before.writer() as writer:
+        writer.lane("store").keep([b"chunk"])
+    before.load_index()
+    _compromise_and_reseal(store)
+
+    again = before.reader()
+    assert again.read(before.namer(b"chunk")) == b"chunk"
+    assert before.load_index().names == set(store.names("index/"))
+
+
+def test_an_index_that_is_written_anew_while_it_is_read_is_read_again() -> None:
+    store = RecordingStore()
+    with new_repository(store).writer() as writer:
+        writer.lane("store").keep([b"chunk"])
+
+    class Late(RecordingStore):
+        done = False
+
+        def get(self, name: str) -> bytes:
+            if name.startswith("index/") and not self.done:
+                self.done = True
+                _compromise_and_reseal(store)
+            return super().get(name)
+
+    late = Late()
+    late.objects = store.objects
+    opened = reopened(late)
+
+    assert opened.reader().read(opened.namer(b"chunk")) == b"chunk"
+    assert late.done
+
+
+def test_a_part_of_the_index_that_is_listed_and_not_there_is_told() -> None:
+    store = RecordingStore()
+    with new_repository(store).writer() as writer:
+        writer.lane("store").keep([b"chunk"])
+    missing = ObjectMissing("index/x is not there")
+
+    with pytest.raises(ObjectMissing):
+        reopened(FaultyStore(store, get=[None, None, missing])).reader()

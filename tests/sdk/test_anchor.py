@@ -98,3 +98,10 @@ def test_a_keyring_that_was_set_back_is_noticed(anchor: Anchor) -> None:
         anchor.seen(PLACE, ONE, 3)
     anchor.advance(PLACE, TWO, head(1), 1)
     assert anchor.seen(PLACE, TWO, 1) == head(1)
+
+
+def test_what_cannot_be_forgotten_is_told(tmp_path: Path) -> None:
+    (tmp_path / "anchors").write_text("in the way")
+
+    with pytest.raises(ConfigError, match="cannot be written"):
+        Anchor(tmp_path, TenantId("acme")).forget("file:///x")

@@ -18,6 +18,7 @@ from kryonix_backup.errors import (
     KeyRefused,
     KeyUnusable,
     KryonixError,
+    RolledBack,
     StoreUnavailable,
     UsageError,
 )
@@ -129,6 +130,27 @@ def test_what_is_due_is_rotated_and_nothing_else(by_hsm: Tenant) -> None:
     assert by_hsm.keys(a_year_late).rotate_due()["rotated"] == ["master", "data", "archive"]
 
 
+def test_a_rotation_that_was_cut_short_is_completed_by_the_daily_one(
+    by_hsm: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        _cut(by_hsm, "settle", patch)
+        with pytest.raises(StoreUnavailable):
+            by_hsm.keys().rotate_master()
+    assert len(_store(by_hsm).versions()) == 2
+
+    assert by_hsm.keys().rotate_due()["rotated"] == []
+
+    assert len(_store(by_hsm).versions()) == 1, "the master before opens no copy any more"
+    owner = Owner(by_hsm.client().repository.id, by_hsm.settings.id)
+    for region in by_hsm.settings.regions:
+        assert generations(by_hsm.machine.held.store(region), owner) == [2]
+    count = len(list(by_hsm.machine.held.store(by_hsm.settings.primary).list("audit/")))
+    by_hsm.keys().rotate_due()
+    after = len(list(by_hsm.machine.held.store(by_hsm.settings.primary).list("audit/")))
+    assert after == count + 1, "a look alone, where nothing was cut short"
+
+
 class Racing:
     """The master of one process, while another one rotates at a chosen moment."""
 
@@ -237,6 +259,29 @@ def _nth(count: int, fail: Callable[..., None]) -> Callable[..., None]:
         mirror(*args)
 
     return call
+
+
+def test_a_move_is_recorded_before_it_and_not_done_with_keys_that_were_set_back(
+    by_file: Tenant,
+) -> None:
+    by_file.env["KRYONIX_NEW_KEY_FILE"] = by_file.env["KRYONIX_KEY_FILE"]
+    before = _keyrings(by_file)["primary"]
+    by_file.keys().move()
+    book = by_file.client().repository.audit()
+    told = [book.single(each).record().deed for each in sorted(book.names().singles)[-2:]]
+    assert [(each.action, each.result) for each in told] == [
+        ("keys move", "begun"),
+        ("keys move", "ok"),
+    ]
+
+    store = by_file.machine.held.store(by_file.settings.primary)
+    for name in _keyrings(by_file)["primary"]:
+        store.delete(name)
+    for name, body in before.items():
+        store.put(name, body)
+    with pytest.raises(RolledBack):
+        by_file.keys().move()
+    assert _keyrings(by_file)["primary"] == before
 
 
 # ---------------------------------------------------------------------- two masters, and none
@@ -370,6 +415,24 @@ def test_a_client_that_stays_open_goes_on_with_the_keys_of_now(by_file: Tenant) 
     for begin in (client.snapshots, client.backup, client.verify):
         with pytest.raises(KeyUnusable, match="were destroyed"):
             begin()
+
+
+def test_a_region_that_has_not_heard_of_a_compromise_is_sealed_anew_all_the_same(
+    by_file: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = Client(by_file.settings, by_file.machine.key, env=by_file.env, region="secondary")
+    second.backup()
+    with monkeypatch.context() as patch:
+        _cut(by_file, "settle", patch)
+        with pytest.raises(StoreUnavailable):
+            by_file.keys().set_state("1", KeyState.COMPROMISED)
+
+    report = by_file.keys().reseal("1")
+
+    states = [(row["epoch"], row["state"]) for row in report["keys"] if row["purpose"] == "data"]
+    assert states == [(1, "destroyed"), (2, "active")]
+    assert second.verify().damage == (), "a client that was open before"
+    assert second.backup().status == "complete"
 
 
 def test_a_snapshot_that_was_opened_before_the_rotation_is_read_to_its_end(

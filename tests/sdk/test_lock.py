@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from kryonix_backup.errors import AlreadyRunning, ConfigError
-from kryonix_backup.model import RestoreId
-from kryonix_backup.sdk.lock import restore_lock
+from kryonix_backup.model import RestoreId, TenantId
+from kryonix_backup.sdk.lock import onboarding_lock, restore_lock
 
 RESTORE = RestoreId("20261123t120000z-0123456789abcdef")
 OTHER = RestoreId("20261123t120000z-fedcba9876543210")
@@ -70,4 +70,15 @@ def test_a_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "locks").write_text("in the way")
 
     with pytest.raises(ConfigError, match="locks"), restore_lock(tmp_path, RESTORE):
+        pass
+
+
+def test_one_process_takes_a_tenant_on(tmp_path: Path) -> None:
+    acme, beta = TenantId("acme"), TenantId("beta")
+    with onboarding_lock(tmp_path, acme):
+        with pytest.raises(AlreadyRunning, match="acme"), onboarding_lock(tmp_path, acme):
+            pass
+        with onboarding_lock(tmp_path, beta):
+            pass
+    with onboarding_lock(tmp_path, acme):
         pass

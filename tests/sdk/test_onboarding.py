@@ -9,11 +9,19 @@ from typing import Any
 
 import pytest
 
-from kryonix_backup.errors import ConfigError, KeyRefused, KryonixError, RepositoryExists
+from kryonix_backup.errors import (
+    AlreadyRunning,
+    ConfigError,
+    KeyRefused,
+    KryonixError,
+    RepositoryExists,
+)
+from kryonix_backup.model import RegionName
 from kryonix_backup.sdk.client import Client
 from kryonix_backup.sdk.onboarding import Onboarding, Step
 from kryonix_backup.sdk.tenants import add_tenant, list_tenants
 from kryonix_backup.settings import KeySettings, RootKey, Secret, TenantSettings
+from kryonix_backup.tenancy.registry import Registry
 from tests.sdk.conftest import Machine
 
 
@@ -155,3 +163,34 @@ def test_a_journal_that_is_none_is_told(machine: Machine) -> None:
         _onboarding(machine).run(Step.COMPLIANCE)
     assert isinstance(caught.value, KryonixError)
     assert caught.value.tenant == "acme"
+
+
+def test_of_two_that_take_a_tenant_on_at_once_none_takes_back_what_the_other_made(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = []
+
+    def meanwhile(registry: Registry, settings: TenantSettings) -> None:
+        with pytest.raises(AlreadyRunning) as caught:
+            add_tenant(settings, env=machine.env)
+        refused.append(caught.value)
+        return whole(registry, settings)
+
+    whole = Registry.add
+    monkeypatch.setattr(Registry, "add", meanwhile)
+    added = add_tenant(machine.settings, env=machine.env)
+
+    assert len(refused) == 1
+    assert added.client.backup().status == "complete"
+
+
+def test_regions_that_were_renamed_since_do_not_stop_the_taking_back(machine: Machine) -> None:
+    for step in list(Step)[:3]:
+        _onboarding(machine).run(step)
+    primary, other = machine.settings.regions
+    renamed = replace(machine.settings, regions=(primary, replace(other, name=RegionName("west"))))
+
+    left = _onboarding(machine, renamed).undo()
+
+    assert not (machine.root / "primary").exists()
+    assert any("no region 'secondary'" in each for each in left)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -187,3 +188,21 @@ def test_a_server_that_ignores_the_policy_is_told_of(ministack: S3Server, tmp_pa
     done = Place(ministack, tmp_path / "home").way().isolate(FixedClock())
 
     assert done.proved[-1].startswith("the server lets the operator's key in")
+
+
+def test_a_policy_that_was_weakened_is_whole_after_the_next_run(place: Place) -> None:
+    place.way().isolate(FixedClock())
+    admin = place.admin()
+    weak = json.loads(admin.guard())
+    weak["Statement"][0]["Action"] = ["s3:AbortMultipartUpload"]
+    admin._s3.put_bucket_policy(Bucket=admin.bucket.name, Policy=json.dumps(weak))
+    root = place.env | place.server.root.environment()
+    operator = open_store(place.region, root, Residency(), clock=FixedClock())
+    operator.put("a", b"body")
+
+    assert (
+        "the operator's own key is refused its objects" in place.way().isolate(FixedClock()).proved
+    )
+
+    with pytest.raises(StoreDenied):
+        operator.get("a")

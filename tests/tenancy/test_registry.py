@@ -17,7 +17,7 @@ from kryonix_backup.errors import (
     TenantUnknown,
 )
 from kryonix_backup.model import RegionName, SourceName, Tier, tenant_id
-from kryonix_backup.settings import RegionSettings, SourceSettings, TenantSettings
+from kryonix_backup.settings import KeySettings, RegionSettings, SourceSettings, TenantSettings
 from kryonix_backup.tenancy.registry import Registry
 
 HOSTILE = [
@@ -213,3 +213,35 @@ def test_a_region_outside_the_residency_is_not_registered(registry: Registry) ->
         with pytest.raises(ResidencyViolation, match=r"is in BR.*tenant acme.*EU"):
             register(outside)
     assert registry.ids() == []
+
+
+HSM = "pkcs11:///usr/lib/p11.so?token=t&label="
+KMS = "kms://one?region=eu-west-1"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (KeySettings(store=HSM + "one"), KeySettings(store=HSM + "one")),
+        (
+            KeySettings(second=HSM + "one"),
+            KeySettings(store="pkcs11:///lib/p11.so?label=one&token=t"),
+        ),
+        (KeySettings(store=KMS), KeySettings(second=KMS)),
+        (KeySettings(), KeySettings(store=HSM + "one", second=HSM + "one")),
+        (KeySettings(store=HSM.removesuffix("&label=")), KeySettings(second=HSM + "kryonix-acme")),
+    ],
+)
+def test_no_master_is_of_two(registry: Registry, theirs: KeySettings, ours: KeySettings) -> None:
+    """A rotation or a destruction of one would destroy what opens the other's data."""
+    registry.add(replace(settings("acme"), keys=theirs))
+    beta = replace(settings("beta"), keys=ours)
+
+    for attempt in (registry.add, registry.replace):
+        with pytest.raises(
+            ConfigError, match=r"the master key .* of tenant beta is that of"
+        ) as caught:
+            attempt(beta)
+        assert "label or alias" in caught.value.hint
+    registry.replace(replace(settings("acme"), keys=theirs))
+    registry.add(replace(settings("beta"), keys=KeySettings(store=HSM + "two", second=KMS + "2")))

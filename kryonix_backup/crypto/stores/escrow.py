@@ -3,9 +3,11 @@ Escrow: keys wrapped for somebody who is needed only when the master key is lost
 
 *Shares*: a random X25519 key whose 32 private bytes are split m of n by Shamir's scheme, as words
 (SLIP-39, by the reference implementation). The ring key is sealed to its public half: an ephemeral
-X25519 key, HKDF-SHA-256 and AES-256-GCM, as in ECIES and HPKE's base mode (RFC 9180). *RSA*: the
-ring key under RSA-OAEP with SHA-256 (RFC 8017) for a public key of 3072 bits or more. Both need the
-public half alone to take part in the next generation of a keyring.
+X25519 key, HKDF-SHA-256 and AES-256-GCM, as in HPKE (RFC 9180) in its mode with a pre-shared key.
+That is derived of the private half once, and kept in the keyring: the public half is in the bucket,
+and who writes there could otherwise wrap keys of their own for the shares. *RSA*: the ring key
+under RSA-OAEP with SHA-256 (RFC 8017) for a public key of 3072 bits or more; who wrapped it cannot
+be told. Neither needs the private half to take part in the next generation of a keyring.
 """
 
 from __future__ import annotations
@@ -38,14 +40,21 @@ RSA = "escrow-rsa"
 MOST_SHARES = 16  # of SLIP-39
 _LEAST_RSA_BITS = 3072
 _INFO = b"kryonix-backup escrow v1"
+_SENDER_INFO = b"kryonix-backup escrow sender v1"
+_EXPONENT = 1  # 20,000 iterations; a share that names 15 would take minutes
 _ONCE = bytes(12)  # the key is used for one message only
 
 
 class Split(NamedTuple):
-    """A fresh escrow: whom to wrap for, and the words of each share, shown once and never kept."""
+    """
+    A fresh escrow: whom to wrap for, and the words of each share, shown once and never kept.
+
+    ``sender`` is for the keyring, to wrap for the same shares again.
+    """
 
     recipient: Recipient
     shares: tuple[Secret, ...]
+    sender: Secret
 
 
 def split(threshold: int, count: int) -> Split:
@@ -58,10 +67,14 @@ def split(threshold: int, count: int) -> Split:
             f"Ask for 2 shares or more, of {MOST_SHARES} at most.",
         )
     private = X25519PrivateKey.generate()
-    (words,) = generate_mnemonics(1, [(threshold, count)], private.private_bytes_raw())
+    (words,) = generate_mnemonics(
+        1, [(threshold, count)], private.private_bytes_raw(), iteration_exponent=_EXPONENT
+    )
+    sender = _sender(private)
     return Split(
-        _SharesRecipient(private.public_key(), threshold, count),
+        _SharesRecipient(private.public_key(), threshold, count, sender),
         tuple(Secret(share) for share in words),
+        sender,
     )
 
 
@@ -72,11 +85,11 @@ class SharesKeyStore:
 
     def __init__(self, shares: Sequence[Secret]) -> None:
         """Raises KeyRefused where they are too few, of different escrows, or mistyped."""
-        from shamir_mnemonic import MnemonicError, combine_mnemonics
+        from shamir_mnemonic import MnemonicError
 
         words = [" ".join(share.reveal().decode("utf-8", "replace").split()) for share in shares]
         try:
-            self._private = X25519PrivateKey.from_private_bytes(combine_mnemonics(words))
+            self._private = X25519PrivateKey.from_private_bytes(_combined(words))
         except (MnemonicError, ValueError):
             # Not the library's own words: some of them repeat a share.
             raise KeyRefused(
@@ -94,7 +107,7 @@ class SharesKeyStore:
             ephemeral, wrapped = (_bytes(recipient[name]) for name in ("ephemeral", "wrapped"))
             shared = self._private.exchange(X25519PublicKey.from_public_bytes(ephemeral))
             public = self._private.public_key().public_bytes_raw()
-            key = _derived(shared, ephemeral, public)
+            key = _derived(shared, _sender(self._private), ephemeral, public)
             return Secret(AESGCM(key).decrypt(_ONCE, wrapped, context))
         except (KeyError, TypeError, ValueError, InvalidTag) as error:
             raise KeyRefused("these shares do not open this repository's keys") from error
@@ -141,16 +154,19 @@ def rsa_recipient(pem: bytes) -> Recipient:
     return _RsaRecipient(key)
 
 
-def escrow_of(recipient: Mapping[str, Any]) -> Recipient | None:
+def escrow_of(recipient: Mapping[str, Any], sender: Secret | None = None) -> Recipient | None:
     """
     The escrow that a stored recipient stands for, to wrap the next ring key for; None for others.
 
-    Raises Damaged.
+    ``sender`` is that of its shares. Raises Damaged, also where it is missing.
     """
     try:
         if recipient["store"] == SHARES:
+            if sender is None:
+                raise Damaged("a keyring has lost what shows its shares who wraps for them")
             public = X25519PublicKey.from_public_bytes(_bytes(recipient["public"]))
-            return _SharesRecipient(public, int(recipient["threshold"]), int(recipient["count"]))
+            threshold, count = int(recipient["threshold"]), int(recipient["count"])
+            return _SharesRecipient(public, threshold, count, sender)
         if recipient["store"] == RSA:
             key = load_der_public_key(_bytes(recipient["public"]))
             assert isinstance(key, rsa.RSAPublicKey)  # made by `rsa_recipient`, and authenticated
@@ -163,7 +179,8 @@ def escrow_of(recipient: Mapping[str, Any]) -> Recipient | None:
 class _SharesRecipient:
     kind = SHARES
 
-    def __init__(self, public: X25519PublicKey, threshold: int, count: int) -> None:
+    def __init__(self, public: X25519PublicKey, threshold: int, count: int, sender: Secret) -> None:
+        self._sender = sender
         self._public = public
         self._threshold = threshold
         self._count = count
@@ -171,7 +188,7 @@ class _SharesRecipient:
     def wrap(self, key: Secret, context: bytes) -> dict[str, Any]:
         ephemeral = X25519PrivateKey.generate()
         mine, theirs = ephemeral.public_key().public_bytes_raw(), self._public.public_bytes_raw()
-        derived = _derived(ephemeral.exchange(self._public), mine, theirs)
+        derived = _derived(ephemeral.exchange(self._public), self._sender, mine, theirs)
         return {
             "store": SHARES,
             "public": _text(theirs),
@@ -194,8 +211,24 @@ class _RsaRecipient:
         return {"store": RSA, "public": _text(der), "wrapped": _text(wrapped)}
 
 
-def _derived(shared: bytes, ephemeral: bytes, public: bytes) -> bytes:
-    return HKDF(SHA256(), 32, None, _INFO + ephemeral + public).derive(shared)
+def _combined(words: Sequence[str]) -> bytes:
+    """What the shares make: those that are needed of them, each once."""
+    from shamir_mnemonic import Share, combine_mnemonics
+
+    different = list(dict.fromkeys(words))
+    shares = [Share.from_mnemonic(each) for each in different]
+    if any(share.iteration_exponent > _EXPONENT for share in shares):
+        raise ValueError("a share that asks for more work than any that we make")
+    needed = max((share.member_threshold for share in shares), default=0)
+    return bytes(combine_mnemonics(different[:needed]))
+
+
+def _sender(private: X25519PrivateKey) -> Secret:
+    return Secret(HKDF(SHA256(), 32, None, _SENDER_INFO).derive(private.private_bytes_raw()))
+
+
+def _derived(shared: bytes, sender: Secret, ephemeral: bytes, public: bytes) -> bytes:
+    return HKDF(SHA256(), 32, sender.reveal(), _INFO + ephemeral + public).derive(shared)
 
 
 def _oaep(context: bytes) -> padding.OAEP:

@@ -10,6 +10,7 @@ is ours by its alias, whatever the endpoint lets through.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import threading
@@ -43,6 +44,9 @@ _RACES = 20
 _TIMEOUT_SECONDS = 20.0
 _PASSING_STATES = {"Creating", "Updating", "Unavailable"}
 _GONE_STATES = {"PendingDeletion", "PendingReplicaDeletion"}
+
+# At DEBUG it logs every request and answer in full, with the keys that are wrapped and opened.
+logging.getLogger("botocore").setLevel(logging.INFO)
 
 _REFUSED = {
     "NotFoundException", "DisabledException", "KMSInvalidStateException",

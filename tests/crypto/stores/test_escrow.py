@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import time
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
@@ -13,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from shamir_mnemonic import Share
 
 from kryonix_backup.crypto.stores.escrow import (
     RsaKeyStore,
@@ -38,7 +41,7 @@ def _pem(password: bytes | None = None) -> Secret:
 
 
 def test_any_shares_that_are_enough_open_it() -> None:
-    recipient, shares = split(3, 5)
+    recipient, shares, _ = split(3, 5)
     stored = recipient.wrap(KEY, CONTEXT)
 
     assert len(shares) == 5
@@ -49,8 +52,8 @@ def test_any_shares_that_are_enough_open_it() -> None:
 
 
 def test_fewer_shares_or_others_open_nothing() -> None:
-    recipient, shares = split(3, 5)
-    _, others = split(3, 5)
+    recipient, shares, _ = split(3, 5)
+    _, others, _ = split(3, 5)
     mistyped = Secret(shares[0].reveal().replace(b" ", b" academic ", 1))
 
     for given in (
@@ -68,8 +71,32 @@ def test_fewer_shares_or_others_open_nothing() -> None:
         SharesKeyStore(others[:3]).unwrap(recipient.wrap(KEY, CONTEXT), CONTEXT)
 
 
+def test_more_shares_than_are_needed_open_it_too() -> None:
+    recipient, shares, _ = split(2, 4)
+
+    opened = SharesKeyStore([*shares, shares[0]]).unwrap(recipient.wrap(KEY, CONTEXT), CONTEXT)
+
+    assert opened.reveal() == KEY.reveal()
+
+
+def test_a_share_that_asks_for_minutes_of_work_is_refused_at_once() -> None:
+    _, shares, _ = split(2, 2)
+    slow = [
+        Secret(
+            replace(Share.from_mnemonic(each.reveal().decode()), iteration_exponent=15).mnemonic()
+        )
+        for each in shares
+    ]
+    started = time.monotonic()
+
+    with pytest.raises(KeyRefused):
+        SharesKeyStore(slow)
+
+    assert time.monotonic() - started < 5
+
+
 def test_blanks_and_lines_between_the_words_do_not_matter() -> None:
-    recipient, shares = split(2, 2)
+    recipient, shares, _ = split(2, 2)
     typed = [Secret(share.reveal().replace(b" ", b"\n  ") + b"\n") for share in shares]
 
     opened = SharesKeyStore(typed).unwrap(recipient.wrap(KEY, CONTEXT), CONTEXT)
@@ -106,12 +133,12 @@ def test_what_is_no_such_key_is_refused() -> None:
 
 
 def test_a_stored_escrow_wraps_the_next_key_too() -> None:
-    first, shares = split(2, 3)
-    for recipient, store in (
-        (first, SharesKeyStore(shares[:2])),
-        (rsa_recipient(_public(PRIVATE)), RsaKeyStore(_pem())),
+    first, shares, sender = split(2, 3)
+    for recipient, store, shown in (
+        (first, SharesKeyStore(shares[:2]), sender),
+        (rsa_recipient(_public(PRIVATE)), RsaKeyStore(_pem()), None),
     ):
-        again = escrow_of(recipient.wrap(Secret(b"1" * 32), CONTEXT))
+        again = escrow_of(recipient.wrap(Secret(b"1" * 32), CONTEXT), shown)
         assert again is not None
         stored = again.wrap(KEY, b"next")
         assert store.unwrap(stored, b"next").reveal() == KEY.reveal()
@@ -126,3 +153,17 @@ def test_other_recipients_are_no_escrow() -> None:
     for wrong in ({}, {"store": "escrow-shares"}, {"store": "escrow-rsa", "public": "AAAA"}):
         with pytest.raises(Damaged):
             escrow_of(wrong)
+
+
+def test_who_knows_the_public_half_alone_wraps_nothing_that_shares_open() -> None:
+    recipient, shares, sender = split(2, 2)
+    stored = recipient.wrap(KEY, CONTEXT)
+    store = SharesKeyStore(shares)
+
+    for guess in (b"", bytes(32), sender.reveal()[::-1]):
+        forged = escrow_of(stored, Secret(guess))
+        assert forged is not None
+        with pytest.raises(KeyRefused):
+            store.unwrap(forged.wrap(KEY, CONTEXT), CONTEXT)
+    with pytest.raises(Damaged, match="who wraps"):
+        escrow_of(stored)

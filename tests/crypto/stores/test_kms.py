@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import socket
 from typing import Any
 
@@ -214,3 +215,16 @@ def test_aliases_that_only_begin_alike_are_no_versions(kms: MotoKms, store: KmsS
 
     assert len(store.versions()) == 1
     assert len(longer.versions()) == 1
+
+
+def test_what_is_wrapped_is_in_no_log_of_a_library(
+    kms: MotoKms, store: KmsStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    opened = store.unwrap(store.wrap(Secret(KEY), CONTEXT), CONTEXT)
+
+    assert opened.reveal() == KEY
+    assert "urllib3" in {record.name.partition(".")[0] for record in caplog.records}
+    for form in (to_text(KEY), KEY.hex(), repr(KEY)[2:-1]):
+        assert form not in caplog.text
