@@ -7,8 +7,8 @@ that exists makes none.
 
 from __future__ import annotations
 
-import os
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -10,9 +10,11 @@ from typing import NamedTuple, Self
 
 from psycopg import sql
 
-from kryonix_backup.errors import ValidationFailed
+from kryonix_backup.errors import RestoreError, ValidationFailed
 from kryonix_backup.sources.postgres import pgoutput
+from kryonix_backup.sources.postgres.address import SCHEMA
 from kryonix_backup.sources.postgres.copytext import row_blocks, value_blocks
+from kryonix_backup.sources.postgres.guarding import Guard, guards, insert_as_owner, write_rows
 from kryonix_backup.sources.postgres.latest import Latest
 from kryonix_backup.sources.postgres.net import State
 from kryonix_backup.sources.postgres.pgoutput import UNCHANGED, Relation, Row
@@ -22,6 +24,7 @@ from kryonix_backup.sources.postgres.session import Connection
 _DOOMED = sql.Identifier("kryonix_doomed")
 _FILLED = sql.Identifier("kryonix_filled")
 _BASE = sql.Identifier("kryonix_base")
+_FILLED_FOR_OWNER = sql.Identifier(SCHEMA, "filled")
 
 
 class Bulk(NamedTuple):
@@ -141,22 +144,26 @@ def apply_all(connection: Connection, bulks: Sequence[Bulk]) -> None:
         if emptied:
             # Together: one may refer to another by a foreign key.
             connection.execute(sql.SQL("truncate only {}").format(sql.SQL(", only ").join(emptied)))
+        found = guards(connection, [(bulk.relation.schema, bulk.relation.name) for bulk in bulks])
         for bulk in bulks:
+            guard = found.get((bulk.relation.schema, bulk.relation.name))
             if bulk.by_key:
-                _ByKey(connection, bulk).apply()
+                _ByKey(connection, bulk, guard).apply()
             else:
-                _WholeRows(connection, bulk).apply()
+                _WholeRows(connection, bulk, guard).apply()
 
 
 class _ByKey:
     """A table whose rows have a key."""
 
-    def __init__(self, connection: Connection, bulk: Bulk) -> None:
+    def __init__(self, connection: Connection, bulk: Bulk, guard: Guard | None) -> None:
         self._connection = connection
         self._bulk = bulk
+        self._guard = guard
         self._table = _table(bulk)
         columns = bulk.relation.columns
         self._columns = _names(columns)
+        self._filled = _FILLED if guard is None else _FILLED_FOR_OWNER
         self._keys = [columns[place] for place in bulk.relation.keys]
 
     def apply(self) -> None:
@@ -165,19 +172,28 @@ class _ByKey:
             self._fill(self._bulk.partial)
         if self._bulk.gone:
             self._delete()
-        _copy(self._connection, self._table, self._columns, self._bulk.came)
+        _write(self._connection, self._bulk, self._guard)
         if self._bulk.partial:
-            self._connection.execute(
-                sql.SQL("insert into {} ({}) overriding system value select {} from {}").format(
-                    self._table, self._columns, self._columns, _FILLED
-                )
+            self._write_filled()
+            self._connection.execute(sql.SQL("drop table {}").format(self._filled))
+
+    def _write_filled(self) -> None:
+        if self._guard is not None:
+            columns = self._bulk.relation.columns
+            insert_as_owner(
+                self._connection, self._table, columns, self._columns, self._filled, self._guard
             )
-            self._connection.execute(sql.SQL("drop table {}").format(_FILLED))
+            return
+        self._connection.execute(
+            sql.SQL("insert into {} ({}) overriding system value select {} from {}").format(
+                self._table, self._columns, self._columns, self._filled
+            )
+        )
 
     def _delete(self) -> None:
         run = self._connection.execute
         names = _names(self._keys)
-        run(_like(_DOOMED, names, self._table))
+        self._like(_DOOMED, self._keys)
         _copy(self._connection, _DOOMED, names, self._bulk.gone)
         run(sql.SQL("analyze {}").format(_DOOMED))
         found = run(
@@ -190,8 +206,7 @@ class _ByKey:
 
     def _fill(self, partial: list[State]) -> None:
         """The rows with values that only the table holds, as they are to be, in `_FILLED`."""
-        run = self._connection.execute
-        run(_like(_FILLED, self._columns, self._table))
+        self._like(self._filled, self._bulk.relation.columns)
         groups: dict[tuple[int, ...], list[State]] = defaultdict(list)
         for state in partial:
             assert state.row is not None
@@ -204,17 +219,7 @@ class _ByKey:
         run = self._connection.execute
         columns = self._bulk.relation.columns
         origins = [f"kryonix_{place}" for place in range(len(self._keys))]
-        run(
-            sql.SQL("create temp table {} as select {}, {} from only {} with no data").format(
-                _BASE,
-                sql.SQL(", ").join(
-                    sql.SQL("{} as {}").format(sql.Identifier(key), sql.Identifier(origin))
-                    for key, origin in zip(self._keys, origins, strict=True)
-                ),
-                self._columns,
-                self._table,
-            )
-        )
+        self._like(_BASE, columns, zip(self._keys, origins, strict=True))
         rows = ((*(state.origin or ()), *_without_holes(state.row)) for state in states)
         _copy(self._connection, _BASE, _names((*origins, *columns)), value_blocks(rows))
         chosen = sql.SQL(", ").join(
@@ -222,11 +227,44 @@ class _ByKey:
         )
         found = run(
             sql.SQL("insert into {} select {} from {} b join only {} t on {}").format(
-                _FILLED, chosen, _BASE, self._table, self._same(self._keys, origins, "b")
+                self._filled, chosen, _BASE, self._table, self._same(self._keys, origins, "b")
             )
         ).rowcount
         run(sql.SQL("drop table {}").format(_BASE))
         _prove(self._bulk, found, len(states))
+
+    def _like(
+        self,
+        name: sql.Identifier,
+        columns: Sequence[str],
+        more: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        """A table of ours with these columns, and ``more`` under other names; it is empty."""
+        temporary = sql.SQL("unlogged" if name is _FILLED_FOR_OWNER else "temp")
+        chosen = [*more, *((column, column) for column in columns)]
+        self._connection.execute(
+            sql.SQL("create {} table {} as select {} from only {} with no data").format(
+                temporary,
+                name,
+                sql.SQL(", ").join(
+                    sql.SQL("{} as {}").format(self._plain(column), sql.Identifier(other))
+                    for column, other in chosen
+                ),
+                self._table,
+            )
+        )
+
+    def _plain(self, column: str) -> sql.Composable:
+        """A column without its domain, whose checks would run where it is filled."""
+        if self._guard is None:
+            return sql.Identifier(column)
+        if column in self._guard.hidden:
+            raise RestoreError(
+                f"table {self._bulk.relation.shown}: the checks of types in column {column} call"
+                " functions, which would run with a superuser's rights",
+                "Restore the backup by itself, without its log.",
+            )
+        return sql.SQL("{}::{}").format(sql.Identifier(column), sql.SQL(self._guard.plain[column]))
 
     def _same(self, ours: Sequence[str], theirs: Sequence[str], alias: str) -> sql.Composed:
         return sql.SQL(" and ").join(
@@ -238,17 +276,17 @@ class _ByKey:
 class _WholeRows:
     """A table whose rows have no key: equal ones are counted, and values compared as text."""
 
-    def __init__(self, connection: Connection, bulk: Bulk) -> None:
+    def __init__(self, connection: Connection, bulk: Bulk, guard: Guard | None) -> None:
         self._connection = connection
         self._bulk = bulk
+        self._guard = guard
         self._table = _table(bulk)
-        self._columns = _names(bulk.relation.columns)
 
     def apply(self) -> None:
         """Delete as many equal rows as went, write as many as came."""
         if self._bulk.gone:
             self._delete()
-        _copy(self._connection, self._table, self._columns, self._bulk.came)
+        _write(self._connection, self._bulk, self._guard)
 
     def _delete(self) -> None:
         run = self._connection.execute
@@ -310,15 +348,15 @@ def _names(columns: Iterable[str]) -> sql.Composed:
 
 
 def _as_text(columns: Iterable[str]) -> sql.Composed:
-    return sql.SQL("row({})::text").format(
-        sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(name)) for name in columns)
-    )
+    """As the log writes values: a cast of each of them to text may write something else."""
+    return sql.SQL("row({})::text").format(_names(columns))
 
 
-def _like(name: sql.Identifier, columns: sql.Composed, table: sql.Identifier) -> sql.Composed:
-    return sql.SQL("create temp table {} as select {} from only {} with no data").format(
-        name, columns, table
-    )
+def _write(connection: Connection, bulk: Bulk, guard: Guard | None) -> None:
+    if guard is None or not bulk.came:
+        _copy(connection, _table(bulk), _names(bulk.relation.columns), bulk.came)
+    else:
+        write_rows(connection, _table(bulk), bulk.relation.columns, bulk.came, guard)
 
 
 def _copy(

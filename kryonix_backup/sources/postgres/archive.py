@@ -11,12 +11,17 @@ from typing import IO
 from kryonix_backup.errors import RestoreError, SourceError, TargetFull
 from kryonix_backup.model import Blob
 from kryonix_backup.sources.postgres.address import Address
+from kryonix_backup.sources.postgres.preparing_sql import TRIGGERS
 from kryonix_backup.sources.postgres.reading import environment
 from kryonix_backup.sources.postgres.session import conninfo
 from kryonix_backup.sources.process import Program
 
-# What `prepare` made in the database that was saved, and does not belong to the tenant.
-_OURS = re.compile(rb"^\d+; \d+ \d+ (EVENT TRIGGER|PUBLICATION|SCHEMA|COMMENT) .*\bkryonix_?")
+# What `prepare` made in the database that was saved, and does not belong to the tenant. Our schema
+# is not in the archive; a line ends in the owner's name, which may be like ours.
+_OURS = re.compile(
+    rf"^\d+; \d+ \d+ (?:EVENT TRIGGER - (?:{'|'.join(each.name for each in TRIGGERS)})"
+    r"|PUBLICATION - kryonix_[a-z0-9_]+) ".encode()
+)
 _FULL = "No space left on device"
 # Triggers and foreign keys rest while a schema is made; indexes are built with room.
 _OPTIONS = {

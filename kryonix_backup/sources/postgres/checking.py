@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from psycopg import sql
 
 from kryonix_backup.errors import ConfigError, KryonixError
-from kryonix_backup.sources.postgres.address import Address, slot_name
+from kryonix_backup.sources.postgres.address import SCHEMA, Address, slot_name
+from kryonix_backup.sources.postgres.contents import unseen_by
 from kryonix_backup.sources.postgres.needs import (
     Found,
     identities,
     log_needs,
     named,
     not_in_the_log,
+    refuse_schema,
     room,
     wal_kept,
 )
@@ -54,6 +56,7 @@ def _findings(connection: Connection, address: Address) -> Iterator[Finding]:
         f"This version of kryonix-backup knows PostgreSQL {OLDEST} to {NEWEST}.",
     )
     yield _programs(version)
+    yield _schema(connection)
     yield from _readable(connection)
     yield from _log(connection, address)
     kept = Found(connection, slot_name(address.database)).anything
@@ -74,6 +77,15 @@ def _programs(version: int) -> Finding:
         return Finding("PostgreSQL's programs", False, error.message, error.hint)
 
 
+def _schema(connection: Connection) -> Finding:
+    what = f"the schema {SCHEMA}"
+    try:
+        refuse_schema(connection)
+    except KryonixError as error:
+        return Finding(what, False, error.message, error.hint)
+    return Finding(what, True, "the tenant has none of that name")
+
+
 def _readable(connection: Connection) -> Iterator[Finding]:
     """Of these pg_dump reads nothing, or everything but what is hidden, and says no word."""
     user = sql.Identifier(connection.info.user).as_string(connection)
@@ -91,9 +103,18 @@ def _readable(connection: Connection) -> Iterator[Finding]:
         f"Let a superuser back up, or make their owner a role that {user} is in.",
     )
 
+    yield _told(
+        "subscriptions and user mappings that may be read",
+        unseen_by(connection),
+        "Let a superuser back up: to others the server does not show all of them.",
+    )
+
 
 def _all(connection: Connection, what: str, query: str, mend: str) -> Finding:
-    refused = _names(connection, query)
+    return _told(what, _names(connection, query), mend)
+
+
+def _told(what: str, refused: list[str], mend: str) -> Finding:
     evidence = f"refused: {named(refused)}" if refused else "all of them"
     return Finding(what, not refused, evidence, mend)
 

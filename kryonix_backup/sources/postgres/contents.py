@@ -51,10 +51,20 @@ where c.relkind = 'r' and c.relpersistence = 'p'
 """
 
 _SEQUENCES = """
-select schemaname, sequencename, last_value from pg_sequences
+select schemaname, sequencename, last_value, start_value from pg_sequences
 where schemaname <> %s order by 1, 2
 """
+_AT_ONCE = 200
 
+_UNSEEN = """
+select what from (
+    select 'subscription ' || quote_ident(subname) from pg_subscription
+    where subdbid = (select oid from pg_database where datname = current_database())
+    union all
+    select format('user mapping of %I for %I', usename, srvname) from pg_user_mappings
+) unseen(what)
+where not (select rolsuper from pg_roles where rolname = user) order by 1
+"""
 _LARGE_OBJECTS = """
 select m.oid::int8, pg_get_userbyid(m.lomowner), m.lomacl::text[],
        obj_description(m.oid, 'pg_largeobject')
@@ -109,7 +119,9 @@ where c.relkind = 'm' and c.relispopulated order by c.oid
 _CHANGED = """
 select format('%%I.%%I', n.nspname, c.relname)
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
-where c.oid = any(%s::oid[]) and c.relfilenode is distinct from pg_relation_filenode(c.oid)
+where c.oid = any(%s::oid[])
+  and (c.relfilenode is distinct from pg_relation_filenode(c.oid)
+       or c.oid is distinct from to_regclass(format('%%I.%%I', n.nspname, c.relname))::oid)
 order by 1
 """
 
@@ -127,7 +139,7 @@ def tables_of(connection: Connection) -> list[Table]:
 
 def changed_since(connection: Connection, tables: list[Table]) -> list[str]:
     """
-    Which of these tables were emptied, rewritten or dropped since the connection's snapshot.
+    Which of these tables were emptied, rewritten, renamed or dropped since the snapshot.
 
     Rows are read by a snapshot, but what a name stands for is not: such a table shows no rows, or
     others, without an error.
@@ -137,8 +149,29 @@ def changed_since(connection: Connection, tables: list[Table]) -> list[str]:
 
 
 def sequences_of(connection: Connection) -> list[list[Any]]:
-    """[schema, name, last value] of every sequence; null where it was never used."""
-    return [list(row) for row in connection.execute(_SEQUENCES, (SCHEMA,))]
+    """
+    [schema, name, last value] of every sequence; null where it was never used.
+
+    Where the next value was set, and not given out yet, it is [schema, name, next value, false].
+    """
+    found = connection.execute(_SEQUENCES, (SCHEMA,)).fetchall()
+    sequences = [[schema, name, last] for schema, name, last, _ in found]
+    unused = [(at, *row) for at, row in enumerate(found) if row[2] is None]
+    for first in range(0, len(unused), _AT_ONCE):
+        asked = sql.SQL(" union all ").join(
+            sql.SQL(
+                "select {}, last_value from {} where not is_called and last_value <> {}"
+            ).format(sql.Literal(at), sql.Identifier(schema, name), sql.Literal(start))
+            for at, schema, name, _, start in unused[first : first + _AT_ONCE]
+        )
+        for at, value in connection.execute(asked).fetchall():
+            sequences[at] = [*sequences[at][:2], value, False]
+    return sequences
+
+
+def unseen_by(connection: Connection) -> list[str]:
+    """What `pg_dump` leaves out, or a part of it, without a word, as this user is no superuser."""
+    return [str(row[0]) for row in connection.execute(_UNSEEN)]
 
 
 def large_objects_of(connection: Connection) -> list[tuple[int, dict[str, Any]]]:

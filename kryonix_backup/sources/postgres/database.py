@@ -12,7 +12,13 @@ from typing import Any
 
 from psycopg import sql
 
-from kryonix_backup.errors import ConfigError, SourceError, SourceMissing, SourceUnavailable
+from kryonix_backup.errors import (
+    ConfigError,
+    SourceDenied,
+    SourceError,
+    SourceMissing,
+    SourceUnavailable,
+)
 from kryonix_backup.model import MIB, Blob, Entry, EntryKind, LogHeader, sort_key
 from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.postgres import paths
@@ -28,9 +34,11 @@ from kryonix_backup.sources.postgres.contents import (
     roles_of,
     sequences_of,
     tables_of,
+    unseen_by,
 )
 from kryonix_backup.sources.postgres.exported import Exported, exported
 from kryonix_backup.sources.postgres.folding import Fold
+from kryonix_backup.sources.postgres.needs import refuse_schema
 from kryonix_backup.sources.postgres.preparing import plan, prepare, prepared, release, renew_slot
 from kryonix_backup.sources.postgres.programs import programs_for
 from kryonix_backup.sources.postgres.reading import (
@@ -204,12 +212,18 @@ class _Dumping:
         changed = changed_since(self._connection, self._tables)
         if changed:
             raise SourceUnavailable(
-                f"{self._address.shown}: table {changed[0]} was emptied, rewritten or dropped while"
-                " the database was read",
+                f"{self._address.shown}: table {changed[0]} was emptied, rewritten, renamed or"
+                " dropped while the database was read",
                 "Nothing is wrong with it: run the backup again, when no such change is made.",
             )
 
     def items(self) -> Iterator[Item]:
+        refuse_schema(self._connection)
+        if unseen := unseen_by(self._connection):
+            raise SourceDenied(
+                f"{self._address.shown}: user {self._address.user} may not read {unseen[0]}",
+                "Let a superuser back up: to others the server does not show all of it.",
+            )
         self._tables = tables_of(self._connection)
         items = [item for table in self._tables for item in self._of_table(table)]
         ranges = len(items)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from kryonix_backup.errors import ValidationFailed
 from kryonix_backup.model import Blob, Entry, Problem
 from kryonix_backup.sources.postgres import paths
 from kryonix_backup.sources.postgres.address import Address
+from kryonix_backup.sources.postgres.guarding import Guard, guards, write_rows
 from kryonix_backup.sources.postgres.making import LARGE_OBJECT_RIGHTS, rights_of, run_all
 from kryonix_backup.sources.postgres.session import Connection, connected
 from kryonix_backup.sources.source import Content
@@ -32,17 +33,30 @@ def load_rows(content: Content, entries: Sequence[Entry], address: Address, jobs
     """
     Bring the rows and large objects of these entries into a database without indexes.
 
-    A table is filled by one connection in one transaction, frozen from the start. Raises
-    ValidationFailed where the server counted other rows than were saved.
+    A table is filled by one connection in one transaction, frozen from the start. Those where code
+    of the tenant's runs come last: it could change the others. Raises ValidationFailed where the
+    server counted other rows than were saved.
     """
-    shares = [share for share in _shared(entries, jobs) if share]
-    with ThreadPoolExecutor(max(1, len(shares)), thread_name_prefix="rows") as pool:
-        done = list(pool.map(lambda share: _Filling(address, share).run(content), shares))
+    with connected(address) as connection:
+        found = guards(connection)
+    plain: list[Entry] = []
+    guarded: list[Entry] = []
+    for entry in entries:
+        (guarded if _table_of(entry) in found else plain).append(entry)
+    done: list[Loaded] = []
+    for each in (plain, guarded):
+        shares = [share for share in _shared(each, jobs) if share]
+        with ThreadPoolExecutor(max(1, len(shares)), thread_name_prefix="rows") as pool:
+            done += pool.map(lambda share: _Filling(address, share, found).run(content), shares)
     return Loaded(
         sum(each.entries for each in done),
         sum(each.bytes for each in done),
         tuple(problem for each in done for problem in each.problems),
     )
+
+
+def _table_of(entry: Entry) -> tuple[str, str] | None:
+    return paths.table_of(entry.path) if entry.path.startswith(paths.DATA) else None
 
 
 def _shared(entries: Sequence[Entry], jobs: int) -> list[frozenset[bytes]]:
@@ -63,9 +77,15 @@ def _shared(entries: Sequence[Entry], jobs: int) -> list[frozenset[bytes]]:
 class _Filling:
     """One connection's share."""
 
-    def __init__(self, address: Address, share: frozenset[bytes]) -> None:
+    def __init__(
+        self,
+        address: Address,
+        share: frozenset[bytes],
+        guarded: Mapping[tuple[str, str], Guard],
+    ) -> None:
         self._address = address
         self._share = share
+        self._guarded = guarded
         self._table = b""
         self._bytes = 0
         self._problems: list[Problem] = []
@@ -83,7 +103,28 @@ class _Filling:
 
     def _rows(self, connection: Connection, entry: Entry, pieces: Iterable[Blob]) -> None:
         schema, name = paths.table_of(entry.path)
-        table = sql.Identifier(schema, name)
+        guard = self._guarded.get((schema, name))
+        if guard is None:
+            written = self._copy(connection, entry, pieces, sql.Identifier(schema, name))
+        else:
+            written = write_rows(
+                connection, sql.Identifier(schema, name), entry.meta["columns"],
+                self._counted(pieces), guard,
+            )  # fmt: skip
+        if written != entry.meta["rows"]:
+            raise ValidationFailed(
+                f"{self._address.shown}: table {schema}.{name} took {written} rows"
+                f" of the {entry.meta['rows']} that were saved in {entry.text}"
+            )
+
+    def _counted(self, pieces: Iterable[Blob]) -> Iterator[Blob]:
+        for piece in pieces:
+            yield piece
+            self._bytes += len(piece)
+
+    def _copy(
+        self, connection: Connection, entry: Entry, pieces: Iterable[Blob], table: sql.Identifier
+    ) -> int:
         folder = entry.path.rpartition(b"/")[0]
         ours = not entry.meta.get("where")  # an extension has put rows of its own there already
         if ours and folder != self._table:
@@ -99,14 +140,9 @@ class _Filling:
         )
         with connection.cursor() as cursor:
             with cursor.copy(statement) as copy:
-                for piece in pieces:
+                for piece in self._counted(pieces):
                     copy.write(piece)
-                    self._bytes += len(piece)
-            if cursor.rowcount != entry.meta["rows"]:
-                raise ValidationFailed(
-                    f"{self._address.shown}: table {schema}.{name} took {cursor.rowcount} rows"
-                    f" of the {entry.meta['rows']} that were saved in {entry.text}"
-                )
+            return cursor.rowcount
 
     def _large_object(self, connection: Connection, entry: Entry, pieces: Iterable[Blob]) -> None:
         oid = int(entry.path.removeprefix(paths.LARGE_OBJECTS))

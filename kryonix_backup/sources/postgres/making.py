@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ _FLAGS = (
     ("createdb", "createdb"), ("login", "login"), ("replication", "replication"),
     ("bypassrls", "bypassrls"),
 )  # fmt: skip
+_BEYOND = ("superuser", "createrole", "replication")
 _PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
 
 
@@ -39,29 +41,44 @@ def described(small: Mapping[bytes, bytes]) -> tuple[list[dict[str, Any]], dict[
 
 
 def make_roles(connection: Connection, roles: Sequence[Mapping[str, Any]]) -> list[Problem]:
-    """Make the roles that are missing; those that are there stay as they are."""
+    """
+    Make the roles that are missing; those that are there stay as they are.
+
+    None gets what reaches beyond its database: other tenants may be on that server. That is told,
+    with the statements that give it.
+    """
     there = {row[0] for row in connection.execute("select rolname from pg_roles")}
-    problems = []
-    missing = [role for role in roles if role["name"] not in there]
-    for role in missing:
+    missing = {role["name"]: role for role in roles if role["name"] not in there}
+    problems: list[Problem] = []
+    withheld: list[tuple[str, sql.Composed]] = []
+    for name, role in missing.items():
         try:
             connection.execute(_create_role(role))
         except psycopg.Error as error:
-            problems.append(_problem(f"role {role['name']}", error))
-    for role in missing:
+            problems.append(_problem(f"role {name}", error))
+        beyond = [word for word in _BEYOND if role[word]]
+        if beyond:
+            words = sql.SQL(" ".join(beyond))
+            withheld.append((name, sql.SQL("alter role {} {}").format(sql.Identifier(name), words)))
+    for name, role in missing.items():
         for group in role["member_of"]:
-            grant = sql.SQL("grant {} to {}").format(
-                sql.Identifier(group), sql.Identifier(role["name"])
-            )
-            try:
-                connection.execute(grant)
-            except psycopg.Error as error:
-                problems.append(_problem(f"role {role['name']}", error))
-    return problems
+            grant = sql.SQL("grant {} to {}").format(sql.Identifier(group), sql.Identifier(name))
+            if group in missing:
+                problems += run_all(connection, [grant], f"role {name}")
+            else:
+                withheld.append((name, grant))
+    return problems + [
+        Problem(
+            f"role {name}",
+            "was made without a right that may reach beyond the database; where it shall have it,"
+            f" run: {statement.as_string(connection)}",
+        )
+        for name, statement in withheld
+    ]
 
 
 def _create_role(role: Mapping[str, Any]) -> sql.Composed:
-    words = [word if role[field] else f"no{word}" for field, word in _FLAGS]
+    words = [word if role[field] and word not in _BEYOND else f"no{word}" for field, word in _FLAGS]
     statement = sql.SQL("create role {} with {} connection limit {}").format(
         sql.Identifier(role["name"]),
         sql.SQL(" ".join(words)),
@@ -75,10 +92,15 @@ def _create_role(role: Mapping[str, Any]) -> sql.Composed:
 
 
 def make_database(connection: Connection, name: str, like: Mapping[str, Any]) -> None:
-    """An empty database with the encoding and locale of the one that was saved."""
+    """
+    An empty database with the encoding and locale of the one that was saved.
+
+    Nobody but superusers is let in: what others put there would run with our rights.
+    """
     version = connection.info.server_version
     statement = sql.SQL(
         "create database {} template template0 encoding {} lc_collate {} lc_ctype {}"
+        " connection limit 0"
     ).format(
         sql.Identifier(name),
         sql.Literal(like["encoding"]),
@@ -117,16 +139,12 @@ def give_rights(connection: Connection, name: str, like: Mapping[str, Any]) -> l
 
 def dress_database(connection: Connection, name: str, like: Mapping[str, Any]) -> list[Problem]:
     """
-    Give the database its limit and settings; what is refused is told.
+    Give the database its settings; what is refused is told.
 
-    That comes last: one of them may make every session read-only.
+    That comes late: one of them may make every session read-only.
     """
     database = sql.Identifier(name)
-    statements: list[sql.Composed] = [
-        sql.SQL("alter database {} connection limit {}").format(
-            database, sql.Literal(like["connection_limit"])
-        ),
-    ]
+    statements: list[sql.Composed] = []
     for role, settings in like["settings"]:
         for line in settings:
             key, _, value = line.partition("=")
@@ -136,7 +154,7 @@ def dress_database(connection: Connection, name: str, like: Mapping[str, Any]) -
                     sql.Identifier(role), database
                 )
             statements.append(
-                sql.SQL("{} set {} to {}").format(start, sql.SQL(key), _value(key, value))
+                sql.SQL("{} set {} to {}").format(start, _setting(key), _value(key, value))
             )
     return run_all(connection, statements, "the database")
 
@@ -148,11 +166,21 @@ _LISTS = frozenset({"search_path", "temp_tablespaces", "local_preload_libraries"
                     "session_preload_libraries", "shared_preload_libraries"})  # fmt: skip
 
 
+_PART = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",]+))\s*(?:,|$)')
+
+
+def _setting(key: str) -> sql.Composable:
+    return sql.SQL(".").join(map(sql.Identifier, key.split(".")))
+
+
 def _value(key: str, value: str) -> sql.Composable:
     if key.lower() not in _LISTS:
         return sql.Literal(value)
-    parts = [part.strip().strip('"') for part in value.split(",")]
-    return sql.SQL(", ").join(map(sql.Literal, parts))
+    parts = [
+        found[1].replace('""', '"') if found[1] is not None else found[2].strip()
+        for found in _PART.finditer(value)
+    ]
+    return sql.SQL(", ").join(map(sql.Literal, parts or [value]))
 
 
 def rights_of(

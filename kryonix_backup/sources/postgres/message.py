@@ -94,7 +94,7 @@ def parse(content: bytes) -> Beat | Ddl:
                     _text(plain["opaque"]),
                     settings,
                 )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged("a message of ours in the log has the wrong form") from error
     raise Damaged(f"a message of ours in the log is of no known kind: {plain['kind']!r}")
 

@@ -130,9 +130,9 @@ class Found:
         self.schema = self._comment == COMMENT
         self.publication, self.suitable = suitable is not None, bool(suitable)
         self.slot, self.lost = status is not None, status == "lost"
-        there: dict[str, str] = dict(connection.execute(_BODIES, (SCHEMA,)).fetchall())
+        there = {row[0]: tuple(row[1:]) for row in connection.execute(_KINDS, (SCHEMA,))}
         self.functions = [
-            (function, there.get(function.name) == function.body) for function in functions(name)
+            (function, there.get(function.name) == function.kind) for function in functions(name)
         ]
         self.triggers = {row[0] for row in connection.execute(_TRIGGERS, (SCHEMA,))}
 
@@ -150,11 +150,7 @@ class Found:
 
     def refuse_others(self) -> None:
         """Raise SourceUnprepared where a name of ours is another's."""
-        if self._comment is not None and not self.schema:
-            raise SourceUnprepared(
-                f"the database has a schema {SCHEMA} that is not ours",
-                f"Rename it: alter schema {SCHEMA} rename to another_name.",
-            )
+        _refuse(self._comment)
         if self._of is not None:
             raise SourceUnprepared(
                 f"slot {self._name} is of another database, {self._of!r}",
@@ -163,6 +159,23 @@ class Found:
             )
 
 
+def refuse_schema(connection: Connection) -> None:
+    """Raise SourceUnprepared where a schema of the tenant's has our name: no backup holds ours."""
+    row = connection.execute(_SCHEMA, (SCHEMA,)).fetchone()
+    _refuse(None if row is None else row[0])
+
+
+def _refuse(comment: str | None) -> None:
+    if comment is not None and comment != COMMENT:
+        raise SourceUnprepared(
+            f"the database has a schema {SCHEMA} that is not ours",
+            f"Rename it: alter schema {SCHEMA} rename to another_name.",
+        )
+
+
+_SCHEMA = """
+select coalesce(obj_description(oid, 'pg_namespace'), '') from pg_namespace where nspname = %s
+"""
 _SERVER = """
 select current_setting('wal_level'), current_setting('max_replication_slots')::int,
        (select count(*)::int from pg_replication_slots),
@@ -195,9 +208,10 @@ select (select coalesce(obj_description(oid, 'pg_namespace'), '') from pg_namesp
              where slot_name ~ '^kryonix_' and slot_name <> %(name)s and not temporary
                and database = current_database() order by 1)
 """
-_BODIES = """
-select p.proname, p.prosrc from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-where n.nspname = %s
+_KINDS = """
+select p.proname, p.prosrc, p.prosecdef,
+       coalesce('search_path=pg_catalog, pg_temp' = any(p.proconfig), false)
+from pg_proc p join pg_namespace n on n.oid = p.pronamespace where n.nspname = %s
 """
 _TRIGGERS = """
 select e.evtname from pg_event_trigger e join pg_proc p on p.oid = e.evtfoid

@@ -55,6 +55,11 @@ class Function(NamedTuple):
         return f"{SCHEMA}.{self.name}({self.arguments})"
 
     @property
+    def kind(self) -> tuple[str, bool, bool]:
+        """What one that is there must have: its text, its owner's rights or not, a pinned path."""
+        return self.body, "security definer" in self.options, "search_path" in self.options
+
+    @property
     def create(self) -> str:
         """The statement that makes it, or puts it right."""
         made = (
@@ -88,13 +93,15 @@ TRIGGERS = (
     Trigger("kryonix_ddl_command_end", "ddl_command_end", "kryonix_ddl_end"),
 )
 
-# Values that are read from the catalog must not depend on the tenant's session.
+# Values that are read from the catalog must not depend on the tenant's session. Where pg_temp is
+# not named it comes first: a temporary view of the session's would then be taken for one of the
+# catalog, and what it calls would run with our rights.
 _PINNED = (
-    "set search_path = pg_catalog set DateStyle = 'ISO,YMD' set TimeZone = 'UTC'"
+    "set search_path = pg_catalog, pg_temp set DateStyle = 'ISO,YMD' set TimeZone = 'UTC'"
     " set IntervalStyle = 'postgres' set extra_float_digits = '3' set bytea_output = 'hex'"
     " set lc_monetary = 'C'"
 )
-_PATH = "set search_path = pg_catalog"
+_PATH = "set search_path = pg_catalog, pg_temp"
 
 # Of one statement this fires before ddl_command_end, which takes what is left here.
 _REWRITTEN = """
@@ -267,6 +274,11 @@ begin
     when tag = 'CREATE TABLE AS' and query ~* '\mexecute\M|\$[0-9]'
       then 'it made a table out of a prepared query'
     when tag like '% SUBSCRIPTION' then 'it takes part in the log of another server'
+    when tag = 'IMPORT FOREIGN SCHEMA' then 'it asked another server'
+    when query ~* $re$'\s*(now|today|tomorrow|yesterday)\s*'$re$
+      or query ~* ('\mfor\s+values\M.*\m(now|current_date|current_timestamp|localtimestamp|random'
+        || '|clock_timestamp|statement_timestamp|transaction_timestamp|current_setting)\M')
+      then 'it meant the time at which it ran'
     when tag in ('CREATE EXTENSION', 'ALTER EXTENSION') and exists (
       select from pg_event_trigger_ddl_commands() e
       join pg_depend d on d.refclassid = 'pg_extension'::regclass and d.refobjid = e.objid

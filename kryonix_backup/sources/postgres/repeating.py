@@ -9,15 +9,27 @@ from contextlib import contextmanager
 import psycopg
 from psycopg import errors as pg
 from psycopg import pq, sql
+from psycopg.errors import error_from_result
 
 from kryonix_backup.errors import KryonixError, RestoreError, TargetFull, TransientError
 from kryonix_backup.sources.postgres.address import Address
+from kryonix_backup.sources.postgres.guarding import Hush, run_as
 from kryonix_backup.sources.postgres.message import Ddl
 from kryonix_backup.sources.postgres.session import Connection, told
 
 _REFRESH = "REFRESH MATERIALIZED VIEW"
-# Not DISCARD ALL, which the driver's prepared statements would not survive.
 _AS_BEFORE = "set session authorization default; reset role; reset all; discard temp"
+# These run in no function. By themselves they run nothing of a tenant's but what an index calls,
+# which the server does with the rights of its owner; and that it is one of them is not taken from
+# who wrote it down, but seen.
+_START = r"(?:\s|--[^\r\n]*[\r\n]|/\*(?:[^*/]|\*(?!/)|/(?!\*))*\*/)*"
+_NAME = r'(?:[\w$]+|"(?:[^"]|"")+")'
+_NAMES = rf"{_NAME}(?:\.{_NAME})?"
+_ALONE = re.compile(
+    rf"{_START}(?:(?:create\s+(?:unique\s+)?|drop\s+)index\s+concurrently\b.*|alter\s+table\s+"
+    rf"(?:if\s+exists\s+)?{_NAMES}\s+detach\s+partition\s+{_NAMES}\s+concurrently[\s;]*)",
+    re.IGNORECASE | re.DOTALL,
+)
 _UNFILLED = " WITH NO DATA"
 _NO_DATA = "\nwith no data"  # on a line of its own: the text may end in a comment
 _SHOWN = 200  # characters of a statement in a message
@@ -31,7 +43,7 @@ select relispopulated, oid::int8 from pg_catalog.pg_class where oid = pg_catalog
 # By their numbers, not their names: a table or a column may be given another name.
 _WIDTHS = "select oid, relnatts from pg_catalog.pg_class where relkind in ('r', 'p')"
 _PLACES = """
-select n.nspname, c.relname, a.attname, c.oid, a.attnum
+select n.nspname, c.relname, a.attname, c.oid, a.attnum, pg_catalog.pg_get_userbyid(c.relowner)
 from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where (n.nspname, c.relname) in (select * from unnest(%s::text[], %s::text[]))
@@ -39,13 +51,14 @@ where (n.nspname, c.relname) in (select * from unnest(%s::text[], %s::text[]))
 """
 
 
-def repeat(connection: Connection, address: Address, ddl: Ddl) -> int | None:
+def repeat(connection: Connection, address: Address, ddl: Ddl, hush: Hush) -> int | None:
     """
     Make one change of the schema again; raises RestoreError where it is refused.
 
     Rows do not come with it: those of a table that was made out of a query are in the log. A view
     that is not filled yet stays so until everything is there: its oid is returned. The
-    connection commits each statement, and has its own settings again afterwards.
+    connection commits each statement, and has its own settings again afterwards. ``hush`` has
+    begun.
     """
     with _explained(address, ddl):
         waiting = _waiting(connection, ddl)
@@ -56,8 +69,10 @@ def repeat(connection: Connection, address: Address, ddl: Ddl) -> int | None:
                 address, ddl, f"role {ddl.role} does not exist", "Make the role, and restore again."
             )
         before = _widths(connection, ddl)
+        hush.end()
         with _as_then(connection, ddl):
             _run(connection, address, ddl)
+        hush.begin()
         _give_first_values(connection, ddl, before)
     return None
 
@@ -98,7 +113,7 @@ def _line(text: str) -> str:
 
 @contextmanager
 def _as_then(connection: Connection, ddl: Ddl) -> Iterator[None]:
-    """With the role and path of then; nothing that the statement sets or leaves outlasts it."""
+    """With the path of then; nothing that the statement sets or leaves outlasts it."""
     try:
         settings = [("search_path", ddl.search_path), *ddl.settings]
         connection.execute(
@@ -106,36 +121,38 @@ def _as_then(connection: Connection, ddl: Ddl) -> Iterator[None]:
             " from unnest(%s::text[], %s::text[]) as setting (name, value)",
             ([name for name, _ in settings], [value for _, value in settings]),
         )
-        connection.execute(sql.SQL("set role {}").format(sql.Identifier(ddl.role)))
         yield
     finally:
-        status = connection.info.transaction_status
-        if status == pq.TransactionStatus.ACTIVE:
-            connection.close()  # it waits for the rows of a COPY, which nobody has
-        elif not connection.closed:
+        if not connection.closed:
             connection.rollback()
             connection.execute(_AS_BEFORE)
 
 
 def _run(connection: Connection, address: Address, ddl: Ddl) -> None:
-    text = ddl.query.encode()
-    if b"\0" in text:
+    if "\0" in ddl.query:
         raise _unrepeatable(address, ddl, "its text holds a zero byte")
     if ddl.tag == "CREATE TABLE AS":
-        _run_without_rows(connection, text.decode())
+        _run_without_rows(connection, ddl)
+    elif _ALONE.fullmatch(ddl.query):
+        _run_alone(connection, ddl)
     else:
-        connection.execute(text)
-    if connection.info.transaction_status != pq.TransactionStatus.IDLE:
-        # What follows would be in that transaction too, and never be committed.
-        raise _unrepeatable(address, ddl, "it leaves a transaction open")
+        run_as(connection, ddl.role, ddl.query)
 
 
-def _run_without_rows(connection: Connection, query: str) -> None:
+def _run_alone(connection: Connection, ddl: Ddl) -> None:
+    """One statement, outside a transaction; the server refuses a text that holds another one."""
+    connection.execute(sql.SQL("set role {}").format(sql.Identifier(ddl.role)))
+    result = connection.pgconn.exec_params(ddl.query.encode(), None)
+    if result.status != pq.ExecStatus.COMMAND_OK:
+        raise error_from_result(result)
+
+
+def _run_without_rows(connection: Connection, ddl: Ddl) -> None:
     """The first way of saying it that is none of the server's syntax errors."""
     first: pg.SyntaxError | None = None
-    for text in _without_rows(query):
+    for text in _without_rows(ddl.query):
         try:
-            connection.execute(text.encode())
+            run_as(connection, ddl.role, text)
         except pg.SyntaxError as error:
             first = first or error
         else:
@@ -181,13 +198,17 @@ def _give_first_values(connection: Connection, ddl: Ddl, before: dict[int, int])
         return
     values = {(schema, table, column): text for schema, table, column, text in ddl.missing}
     tables = [row[0] for row in ddl.missing], [row[1] for row in ddl.missing]
-    for schema, table, column, oid, number in connection.execute(_PLACES, tables).fetchall():
+    places = connection.execute(_PLACES, tables).fetchall()
+    for schema, table, column, oid, number, owner in places:
         text = values.get((schema, table, column))
         if text is None or number <= before.get(oid, 0):
             continue
-        name = sql.Identifier(column)
-        connection.execute(
-            sql.SQL("update only {} set {} = {} where {}::text is distinct from {}").format(
-                sql.Identifier(schema, table), name, sql.Literal(text), name, sql.Literal(text)
-            )
+        statement = sql.SQL(
+            "update only {table} set {name} = {value}"
+            " where row({name})::text is distinct from row({value}::text)::text"
+        ).format(
+            table=sql.Identifier(schema, table),
+            name=sql.Identifier(column),
+            value=sql.Literal(text),
         )
+        run_as(connection, owner, statement.as_string(connection))

@@ -12,6 +12,7 @@ from kryonix_backup.model import MIB
 from kryonix_backup.sources.postgres import pgoutput
 from kryonix_backup.sources.postgres.address import SCHEMA, Address
 from kryonix_backup.sources.postgres.applying import Applier, bulk_of
+from kryonix_backup.sources.postgres.guarding import Hush
 from kryonix_backup.sources.postgres.latest import Latest
 from kryonix_backup.sources.postgres.message import PREFIX, Beat, Ddl, Sequence, parse, told
 from kryonix_backup.sources.postgres.pgoutput import Begin, Relation
@@ -98,6 +99,7 @@ class _Replay:
         self._address = address
         self._applier = applier
         self._connection = applier.connection
+        self._hush = Hush(applier.connection)
         self._before_ddl = hooks.before_ddl
         self._most = _MOST_KEYS
         self._left_out = left_out
@@ -135,6 +137,7 @@ class _Replay:
                 break
         self._flush()
         self._applier.settle()
+        self._hush.close()
         sequences = self._beat.sequences if self._beat is not None else None
         views = tuple(sorted(self._views))
         last = None if self._last is None else self._last.time
@@ -322,8 +325,9 @@ class _Replay:
         self._there.clear()
         if not self._ddl:
             self._before_ddl()
+            self._hush.begin()
         self._ddl += 1
-        view = repeat(self._connection, self._address, ddl)
+        view = repeat(self._connection, self._address, ddl, self._hush)
         if view is not None:
             self._views.add(view)
 

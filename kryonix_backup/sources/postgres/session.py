@@ -34,7 +34,7 @@ SETTINGS = {
     "extra_float_digits": "3",
     "bytea_output": "hex",
     "lc_monetary": "C",
-    "search_path": "pg_catalog",
+    "search_path": "pg_catalog,pg_temp",  # pg_temp comes first where it is not named
     "synchronize_seqscans": "off",
     "row_security": "off",
     "statement_timeout": "0",
@@ -65,7 +65,10 @@ def conninfo(address: Address, *, options: str = "", **more: str) -> str:
 def connected(address: Address, **more: str) -> Iterator[Connection]:
     """A connection that commits each statement; raises what `translated` raises."""
     with translated(address):
-        connection = psycopg.connect(conninfo(address, **more), autocommit=True)
+        # Nothing is prepared: code of a tenant in our session could give the name another meaning.
+        connection = psycopg.connect(
+            conninfo(address, **more), autocommit=True, prepare_threshold=None
+        )
     try:
         with translated(address):
             if more.get("replication") != "true":  # such a one runs no SQL, and sends no text

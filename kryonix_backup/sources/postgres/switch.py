@@ -54,38 +54,40 @@ class Switch:
         found = connection.execute("select from pg_database where datname = %s", (database,))
         return found.fetchone() is not None
 
-    def mark(self, connection: Connection, state: str, comment: str | None = None) -> None:
-        """Say on the new database how far it has come; ``comment`` is what it will be given."""
-        text = f"{_MARK} {self._restore}: {state}" + (f"\n{comment}" if comment else "")
+    def mark(
+        self, connection: Connection, state: str, comment: str | None = None, limit: int = -1
+    ) -> None:
+        """
+        Say on the new database how far it has come.
+
+        ``comment`` and the ``limit`` of its connections are what it is given in the end.
+        """
+        text = f"{_MARK} {self._restore}: {state}\n{limit}\n{comment or ''}"
         self._comment(connection, self.new, text)
 
     def state(self, connection: Connection) -> str | None:
         """What `mark` said last; None where the new database is not there or not ours."""
-        text = self._comment_of(connection, self.new)
-        start = f"{_MARK} {self._restore}: "
-        if text is None or not text.startswith(start):
-            return None
-        return text.removeprefix(start).partition("\n")[0]
+        said = self._marked(connection, self.new)
+        return None if said is None else said[0]
 
     def drop(self, connection: Connection, database: str) -> None:
         """Drop a database of this restore, with whoever is connected to it."""
         if self.is_there(connection, database):
             self._end_sessions(connection, database)
+            self._drop_subscriptions(connection, database)
             connection.execute(sql.SQL("drop database {}").format(sql.Identifier(database)))
 
     def commit(self, *, overwrite: bool) -> None:
-        """Put the new database in place; one that is in place already stays."""
+        """Put the new database in place, and let people in; one that is in place already stays."""
         with self.connected() as connection:
-            if not self.is_there(connection, self.new):
-                if self.is_there(connection, self._address.database):
-                    return  # an earlier try has come to its end
-                raise RestoreError(f"nothing was loaded for {self._address.shown}")
             occupied = self.is_there(connection, self._address.database)
-            if occupied and not overwrite:
-                raise WouldOverwrite(f"{self._address.shown} was made while it was restored")
-            comment = self._kept_comment(connection)
-            self._change_names(connection, occupied=occupied)
-            self._comment(connection, self._address.database, comment)
+            if self.is_there(connection, self.new):
+                if occupied and not overwrite:
+                    raise WouldOverwrite(f"{self._address.shown} was made while it was restored")
+                self._change_names(connection, occupied=occupied)
+            elif not occupied:
+                raise RestoreError(f"nothing was loaded for {self._address.shown}")
+            self._hand_over(connection)
 
     def roll_back(self) -> None:
         """Give the old database its name again, let people in, and drop the new one."""
@@ -121,9 +123,52 @@ class Switch:
     def _maintenance(self, name: str) -> str:
         return name if name != self._address.database else _MAINTENANCE[1]
 
-    def _kept_comment(self, connection: Connection) -> str | None:
-        text = self._comment_of(connection, self.new) or ""
-        return text.partition("\n")[2] or None
+    def _marked(self, connection: Connection, database: str) -> tuple[str, str, str] | None:
+        """State, limit and comment, where a database has our mark."""
+        text = self._comment_of(connection, database)
+        start = f"{_MARK} {self._restore}: "
+        if text is None or not text.startswith(start):
+            return None
+        state, limit, comment = text.removeprefix(start).split("\n", 2)
+        return state, limit, comment
+
+    def _hand_over(self, connection: Connection) -> None:
+        """What the mark kept for the end; without it an earlier try has done that."""
+        database = self._address.database
+        said = self._marked(connection, database)
+        if said is None:
+            return
+        connection.execute(
+            sql.SQL("alter database {} connection limit {}").format(
+                sql.Identifier(database), sql.Literal(int(said[1]))
+            )
+        )
+        self._comment(connection, database, said[2] or None)
+
+    def _drop_subscriptions(self, connection: Connection, database: str) -> None:
+        """One that subscribes to another server is not dropped; the slot there stays."""
+        found = connection.execute(
+            "select subname from pg_subscription s join pg_database d on d.oid = s.subdbid"
+            " where d.datname = %s",
+            (database,),
+        ).fetchall()
+        if not found:
+            return
+        connection.execute(
+            sql.SQL("alter database {} with allow_connections true connection limit 0").format(
+                sql.Identifier(database)
+            )
+        )
+        with connected(self._address.of(database)) as inside:
+            for (name,) in found:
+                for change in ("disable", "set (slot_name = none)"):
+                    inside.execute(
+                        sql.SQL("alter subscription {} {}").format(
+                            sql.Identifier(name), sql.SQL(change)
+                        )
+                    )
+                inside.execute(sql.SQL("drop subscription {}").format(sql.Identifier(name)))
+        self._end_sessions(connection, database)
 
     def _change_names(self, connection: Connection, *, occupied: bool) -> None:
         database = self._address.database

@@ -29,6 +29,7 @@ from kryonix_backup.model import Blob, Entry, Problem, RestoreId
 from kryonix_backup.sources.postgres import paths
 from kryonix_backup.sources.postgres.address import Address
 from kryonix_backup.sources.postgres.archive import Archive
+from kryonix_backup.sources.postgres.guarding import Hush, clear_room, make_room
 from kryonix_backup.sources.postgres.loading import Loaded, load_rows
 from kryonix_backup.sources.postgres.making import (
     described,
@@ -40,6 +41,7 @@ from kryonix_backup.sources.postgres.making import (
 )
 from kryonix_backup.sources.postgres.programs import programs_for
 from kryonix_backup.sources.postgres.replay import Hooks, Replayed, replay
+from kryonix_backup.sources.postgres.sequencing import lead_columns, set_sequences
 from kryonix_backup.sources.postgres.session import Connection, connected
 from kryonix_backup.sources.postgres.switch import Switch
 from kryonix_backup.sources.postgres.timescale import check_timescale, restoring
@@ -50,20 +52,14 @@ log = logging.getLogger(__name__)
 _MOST_JOBS = 4
 _SHORT_TURN_S = 0.0002
 _USUAL_TURN_S = sys.getswitchinterval()
-# Sequences that count upwards, with the column that each belongs to.
-_OWNED = """
-select s.oid::regclass::text, d.refobjid::regclass::text, a.attname
-from pg_class s join pg_sequence q on q.seqrelid = s.oid and q.seqincrement > 0
-join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = s.oid
-  and d.refclassid = 'pg_class'::regclass and d.refobjsubid > 0 and d.deptype in ('a', 'i')
-join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
-"""
-
-
 _UNFILLED = """
 select n.nspname, c.relname, c.oid = any(%s::oid[])
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'm' and not c.relispopulated
+"""
+_IS_TABLE = """
+select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where n.nspname = %s and c.relname = %s and c.relkind = 'r'
 """
 _TABLES = """
 select c.oid::int8, n.nspname, c.relname
@@ -118,18 +114,25 @@ class PostgresTarget:
                 Archive(programs_for(version), [small[paths.SCHEMA_DUMP]]) as archive,
             ):
                 archive.make(address, "pre-data", 1)
+                with connected(address) as inside:
+                    make_room(inside)
+                    # Before the log, which may make one anew, or set it.
+                    set_sequences(inside, json.loads(small[paths.SEQUENCES]))
                 left_out = frozenset() if whole else _left_out(address, rows)
                 loaded, replayed = self._fill(content, rows, archive, address, left_out)
             if replayed is not None:
                 self._tell_of_objects(rows, replayed)
-            with connected(address) as inside:
-                _set_sequences(inside, _sequences(replayed) or json.loads(small[paths.SEQUENCES]))
+            with _unheard(address) as inside:
+                clear_room(inside)
+                set_sequences(inside, _sequences(replayed))
+                lead_columns(inside)
                 waiting = () if replayed is None else replayed.views
                 problems += _fill_views(inside, database["materialized"], waiting)
                 inside.execute("analyze")
             problems += dress_database(connection, new, database)
             state = "loaded" if replayed is None else "replayed"
-            self._switch.mark(connection, state, database["comment"])
+            limit = database["connection_limit"]
+            self._switch.mark(connection, state, database["comment"], limit)
         return LoadReport(loaded.entries + len(small), loaded.bytes, (*problems, *loaded.problems))
 
     def compare(self, entries: Iterable[Entry]) -> list[Problem]:
@@ -302,38 +305,20 @@ def _joined(pieces: Iterable[Blob]) -> bytes:
     return b"".join(bytes(piece) for piece in pieces)
 
 
-def _sequences(replayed: Replayed | None) -> list[list[Any]] | None:
+def _sequences(replayed: Replayed | None) -> list[list[Any]]:
     if replayed is None or replayed.sequences is None:
-        return None
+        return []
     return [list(sequence) for sequence in replayed.sequences]
 
 
-def _set_sequences(connection: Connection, sequences: list[list[Any]]) -> None:
-    """
-    Give sequences their values, and none that stands behind the column it is for.
-
-    One that was made or dropped after the values were taken keeps what it has.
-    """
-    for schema, name, last in sequences:
-        if last is not None:
-            identifier = sql.Identifier(schema, name).as_string(connection)
-            connection.execute(
-                "select setval(s, %s, true) from to_regclass(%s) s where s is not null",
-                (last, identifier),
-            )
-    for sequence, table, column in connection.execute(_OWNED).fetchall():
-        connection.execute(
-            sql.SQL(
-                "select setval({s}, (select max({c}) from {t}), true) where (select max({c}) from"
-                " {t}) > (select case when is_called then last_value else last_value - 1 end"
-                " from {q})"
-            ).format(
-                s=sql.Literal(sequence),
-                c=sql.Identifier(column),
-                t=sql.SQL(table),
-                q=sql.SQL(sequence),
-            )
-        )
+@contextmanager
+def _unheard(address: Address) -> Iterator[Connection]:
+    """A connection of which no event trigger of the tenant's hears."""
+    with connected(address, options="-c session_replication_role=replica") as connection:
+        hush = Hush(connection)
+        hush.begin()
+        yield connection
+        hush.close()
 
 
 def _fill_views(
@@ -360,6 +345,8 @@ def _fill_views(
 
 
 def _count(connection: Connection, schema: str, name: str) -> int:
+    if connection.execute(_IS_TABLE, (schema, name)).fetchone() is None:
+        return -1  # a view would run what it is made of
     query = sql.SQL("select count(*) from only {}").format(sql.Identifier(schema, name))
     row = connection.execute(query).fetchone()
     return int(row[0]) if row is not None else -1

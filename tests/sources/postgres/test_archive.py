@@ -21,13 +21,20 @@ def _archive(server: PostgresServer, database: str, folder: Path) -> list[bytes]
             " 'begin perform 1; end'"
         )
         connection.execute(
-            "create event trigger kryonix_ddl on ddl_command_end execute function public.f()"
+            "create event trigger kryonix_sql_drop on ddl_command_end execute function public.f()"
         )
         connection.execute(
             "create event trigger tenants_own on ddl_command_end execute function public.f()"
         )
         connection.execute("create publication kryonix_x for all tables")
         connection.execute("create publication tenants for all tables")
+        connection.execute(
+            "do $$ begin create role kryonix_app; exception when duplicate_object then null; end $$"
+        )
+        connection.execute('create schema "kryonix PUBLICATION - kryonix_x "')
+        connection.execute("create schema app authorization kryonix_app")
+        connection.execute("comment on schema app is 'not of kryonix_backup'")
+        connection.execute("create publication app; alter publication app owner to kryonix_app")
     server.run("pg_dump", "-Fc", "-s", "--exclude-schema=kryonix", "-f", f"{folder}/a", database)
     return [(folder / "a").read_bytes()]
 
@@ -50,10 +57,19 @@ def test_what_is_ours_stays_out_and_what_is_the_tenants_comes(
 
     with postgres.connect(new) as connection:
         triggers = connection.execute("select evtname from pg_event_trigger").fetchall()
-        publications = connection.execute("select pubname from pg_publication").fetchall()
+        publications = connection.execute(
+            "select pubname from pg_publication order by 1"
+        ).fetchall()
         later = connection.execute("select count(*) from pg_constraint").fetchone()
+        schemas = connection.execute(
+            "select nspname, obj_description(oid) from pg_namespace where nspname ~ 'app|kryonix'"
+            " order by 1"
+        ).fetchall()
     assert triggers == [("tenants_own",)]
-    assert publications == [("tenants",)]
+    assert publications == [("app",), ("tenants",)]
+    assert schemas == [
+        ("app", "not of kryonix_backup"), ("kryonix PUBLICATION - kryonix_x ", None)
+    ]  # fmt: skip
     assert keys != later  # keys come after the rows
 
 

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from kryonix_backup.errors import ConfigError, SourceDenied, SourceMissing, SourceUnavailable
+from kryonix_backup.errors import (
+    ConfigError,
+    SourceDenied,
+    SourceMissing,
+    SourceUnavailable,
+    SourceUnprepared,
+)
 from kryonix_backup.model import SourceName
 from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.postgres.database import PostgresSource
@@ -43,14 +49,17 @@ def _items(server: PostgresServer, database: str) -> Iterator[Item]:
 
 
 @pytest.mark.parametrize(
-    "statement", ["truncate t", "alter table t alter a type text", "drop table t", "vacuum full t"]
-)
+    "statement",
+    ["truncate t", "alter table t alter a type text", "drop table t", "vacuum full t",
+     "alter table t rename to was; create table t (a int)", "alter table t set schema other"],
+)  # fmt: skip
 def test_a_table_that_is_emptied_while_it_is_read_fails_the_backup(
     postgres: PostgresServer, statement: str
 ) -> None:
     database = new_database(postgres)
     with postgres.connect(database) as connection:
         connection.execute("create table t (a int); insert into t values (1); create table u ()")
+        connection.execute("create schema other")
         items = _items(postgres, database)
         next(items)
         connection.execute(
@@ -58,8 +67,20 @@ def test_a_table_that_is_emptied_while_it_is_read_fails_the_backup(
         )
         connection.execute(statement.encode())
 
-        with pytest.raises(SourceUnavailable, match=r"public\.t was emptied, rewritten or dropped"):
+        with pytest.raises(SourceUnavailable, match=r"public\.t was emptied, rewritten, renamed"):
             list(items)
+
+
+def test_a_schema_of_the_tenants_with_our_name_is_not_left_out_unsaid(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    database = new_database(postgres)
+    with postgres.connect(database) as connection:
+        connection.execute("create schema kryonix create table theirs (a int)")
+    client = tenant_of(postgres.url(database), tmp_path)
+
+    with pytest.raises(SourceUnprepared, match="a schema kryonix that is not ours"):
+        client.backup()
 
 
 @pytest.mark.parametrize("statement", ["drop table t", "alter table t drop column a"])
@@ -208,6 +229,39 @@ def test_a_user_who_may_not_read_everything_makes_no_smaller_backup(
         client.backup()
 
     assert client.snapshots() == []
+
+
+_MAPPING = (
+    "create foreign data wrapper w; create server far foreign data wrapper w;"
+    " create user mapping for public server far options (password 'p')"
+)
+
+
+@pytest.mark.parametrize(
+    ("made", "named"),
+    [
+        (
+            "create subscription theirs connection 'dbname=x' publication p with (connect = false)",
+            "subscription theirs",
+        ),
+        (_MAPPING, "user mapping of public for far"),
+    ],
+)  # fmt: skip
+def test_what_pg_dump_leaves_out_unsaid_is_for_superusers(
+    postgres: PostgresServer, tmp_path: Path, made: str, named: str
+) -> None:
+    database = new_database(postgres)
+    with postgres.connect(database) as connection:
+        for statement in made.split("; "):
+            connection.execute(statement.encode())
+        connection.execute("drop role if exists reader")
+        connection.execute("create role reader login bypassrls; grant pg_read_all_data to reader")
+    client = tenant_of(postgres.url(database, user="reader"), tmp_path)
+
+    with pytest.raises(SourceDenied, match=f"may not read {named}"):
+        client.backup()
+    failed = {each.what for each in client.check_source("db") if not each.passed}
+    assert "subscriptions and user mappings that may be read" in failed
 
 
 def test_a_server_that_is_not_there_is_told_as_passing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 import pytest
 
 from kryonix_backup.sources.postgres.address import Address
@@ -44,9 +45,30 @@ def test_roles_that_are_missing_are_made_and_those_that_are_there_stay(
     assert found == (True, 9, True)
 
 
+def test_a_role_gets_nothing_that_reaches_beyond_its_database(postgres: PostgresServer) -> None:
+    role = {**ROLE, "name": "mighty", "superuser": True, "replication": True,
+            "member_of": ["pg_execute_server_program", "another tenant's"]}  # fmt: skip
+    with connected(Address.parse(postgres.url())) as connection:
+        connection.execute("""create role "another tenant's" """)
+        problems = make_roles(connection, [role])
+
+        found = connection.execute(
+            "select rolsuper, rolreplication, rolcreatedb,"
+            " (select count(*) from pg_auth_members m where m.member = r.oid)"
+            " from pg_roles r where rolname = 'mighty'"
+        ).fetchone()
+        connection.execute("""drop role mighty, "another tenant's" """)
+    assert found == (False, False, True, 0)
+    assert [problem.reason.partition("run: ")[2] for problem in problems] == [
+        'alter role "mighty" superuser replication',
+        'grant "pg_execute_server_program" to "mighty"',
+        """grant "another tenant's" to "mighty\"""",
+    ]
+
+
 def test_what_the_server_refuses_is_told(postgres: PostgresServer) -> None:
     name = new_database(postgres)
-    like = {"owner": "nobody at all", "connection_limit": 5, "acl": None,
+    like = {"owner": "nobody at all", "acl": None,
             "settings": [[None, ["no_such_setting=1", "work_mem=5MB"]]]}  # fmt: skip
     with connected(Address.parse(postgres.url())) as connection:
         problems = give_rights(connection, name, like)
@@ -56,8 +78,40 @@ def test_what_the_server_refuses_is_told(postgres: PostgresServer) -> None:
         made = database_of(connection)
     assert len(problems) == 2
     assert "nobody at all" in problems[0].reason
-    assert made["connection_limit"] == 5
     assert [None, ["work_mem=5MB"]] in made["settings"]
+
+
+def test_settings_come_back_as_they_were_whatever_is_in_their_names(
+    postgres: PostgresServer,
+) -> None:
+    name = new_database(postgres)
+    evil = "a.b = '1'; alter role postgres connection limit 5; --"
+    settings = [
+        'search_path="$user", "odd, ""one""", public', "app.tenant=it's", "DateStyle=SQL, DMY",
+        'temp_tablespaces=""',
+    ]  # fmt: skip
+    like = {"settings": [[None, [*settings, f"{evil}=1"]]]}
+    with connected(Address.parse(postgres.url())) as connection:
+        problems = dress_database(connection, name, like)
+        limit = connection.execute(
+            "select rolconnlimit from pg_roles where rolname = 'postgres'"
+        ).fetchone()
+
+    with connected(Address.parse(postgres.url(name))) as connection:
+        assert database_of(connection)["settings"] == [[None, settings]]
+    assert limit == (-1,)
+    assert len(problems) == 1
+
+
+def test_nobody_else_is_let_into_a_database_that_is_being_filled(postgres: PostgresServer) -> None:
+    like = {"encoding": "UTF8", "collate": "C", "ctype": "C", "provider": "c", "locale": None}
+    name = f"{new_database(postgres)}_shut"
+    with connected(Address.parse(postgres.url())) as connection:
+        make_database(connection, name, like)
+        make_roles(connection, [{**ROLE, "name": "outside"}])
+
+    with pytest.raises(psycopg.OperationalError, match="too many connections"):
+        postgres.connect(name, "outside")
 
 
 def test_a_database_is_made_like_another_one(postgres: PostgresServer) -> None:

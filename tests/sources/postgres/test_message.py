@@ -38,6 +38,7 @@ def test_both_kinds_are_read() -> None:
         *(_said({**DDL, key: 5}) for key in DDL),
         _said({**BEAT, "sequences": [["s"]]}), _said({**BEAT, "before": "x"}),
         _said({**BEAT, "sequences": [["s", "n", "text"]]}), _said({**BEAT, "sequences": 5}),
+        b"[" * 100_000,
     ],
 )  # fmt: skip
 def test_what_has_another_form_is_damaged(content: bytes) -> None:

@@ -129,6 +129,10 @@ def _sent(statement: str) -> list[str]:
         ("alter table there add b float default random()", "rewrote the rows of public.there"),
         ("select * into made from there", "with INTO"),
         ("prepare p as select 1 as a; create table made as execute p", "prepared query"),
+        ("create table made (a date default 'today')", "the time at which it ran"),
+        ("create view made as select 1 where now() > 'now '::timestamptz", "the time at which"),
+        ("create table made partition of parts for values from (current_date) to (maxvalue)",
+         "the time at which it ran"),
         ("alter publication @ours@ set (publish = 'insert')", "our publication"),
         ("alter publication @ours@ rename to other", "our publication"),
         ("drop publication @ours@", "our publication"),
@@ -139,6 +143,7 @@ def test_what_cannot_be_repeated_says_why(
 ) -> None:
     prepared.run(
         "create table there (a int primary key)",
+        "create table parts (d date) partition by range (d)",
         "create function make(text) returns int language plpgsql as"
         " $$ begin execute $1; return 1; end $$",
         "create procedure make_it() language plpgsql as $$ begin create table made (a int);"
@@ -170,6 +175,16 @@ def test_one_statement_is_known_as_one(prepared: PreparedDatabase, statement: st
 
     assert [message.opaque for message in told] in ([""], [])
     assert told or "temporary" in statement
+
+
+def test_what_another_server_said_is_not_asked_again(prepared: PreparedDatabase) -> None:
+    text = "import foreign schema far from server there into public"
+    with prepared.server.connect(prepared.database) as connection:
+        row = connection.execute(
+            "select kryonix.kryonix_opaque('IMPORT FOREIGN SCHEMA', %s, '')", (text,)
+        ).fetchone()
+
+    assert row == ("it asked another server",)
 
 
 @pytest.mark.parametrize(
@@ -286,6 +301,32 @@ def test_ours_fires_also_while_others_are_told_to_rest(prepared: PreparedDatabas
     prepared.connection.execute("set session_replication_role = replica")
 
     assert prepared.one("create table t (a int primary key)").tag == "CREATE TABLE"
+
+
+@pytest.mark.parametrize(
+    "trap",
+    [
+        "create temp view pg_inherits as select 0::oid as inhrelid, trap()::oid as inhparent",
+        "create temp view pg_publication as select 'x'::name as pubname where trap() = 1",
+        "create temp view pg_class as select c.*, trap() from pg_catalog.pg_class c",
+        "create domain pg_temp.text as pg_catalog.text check (trap() = 0)",
+    ],
+)
+def test_what_a_session_calls_like_the_catalog_is_not_run_by_us(
+    postgres: PostgresServer, trap: str
+) -> None:
+    with PreparedDatabase(postgres, "trapper") as tenant:
+        tenant.run(
+            "create function trap() returns int language plpgsql as $$ begin"
+            " begin alter role trapper superuser; exception when others then null; end;"
+            " return 0; end $$",
+            trap,
+            "create table t (a int)", "alter table t add b int default 3", "drop table t",
+        )  # fmt: skip
+        found = tenant.admin("select rolsuper from pg_roles where rolname = 'trapper'")
+        tenant.admin("alter role trapper nosuperuser")
+
+        assert found == [(False,)]
 
 
 def test_what_is_undone_leaves_nothing_behind(prepared: PreparedDatabase) -> None:

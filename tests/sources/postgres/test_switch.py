@@ -24,7 +24,7 @@ class Pair:
         self._say(self.database, "old")
         with self.switch.connected() as connection:
             connection.execute(f'create database "{self.switch.new}"')
-            self.switch.mark(connection, "loaded", "what is said")
+            self.switch.mark(connection, "loaded", "what is said\nin two lines", 7)
             if not there:
                 connection.execute(f'drop database "{self.database}"')
         self._say(self.switch.new, "new")
@@ -71,10 +71,47 @@ def test_after_the_end_only_the_new_one_is_there(postgres: PostgresServer) -> No
     with pair.switch.connected() as connection:
         assert not pair.switch.is_there(connection, pair.switch.before)
         said = connection.execute(
-            "select shobj_description(oid, 'pg_database') from pg_database where datname = %s",
+            "select shobj_description(oid, 'pg_database'), datconnlimit from pg_database"
+            " where datname = %s",
             (pair.database,),
         ).fetchone()
-    assert said == ("what is said",)
+    assert said == ("what is said\nin two lines", 7)
+
+
+def test_a_switch_that_stopped_just_before_its_end_is_brought_there(
+    postgres: PostgresServer,
+) -> None:
+    pair = Pair(postgres)
+    with pair.switch.connected() as connection:
+        connection.execute(f'alter database "{pair.database}" rename to "{pair.switch.before}"')
+        connection.execute(f'alter database "{pair.switch.new}" rename to "{pair.database}"')
+
+    pair.switch.commit(overwrite=True)
+
+    with pair.switch.connected() as connection:
+        said = connection.execute(
+            "select shobj_description(oid, 'pg_database'), datconnlimit from pg_database"
+            " where datname = %s",
+            (pair.database,),
+        ).fetchone()
+    assert said == ("what is said\nin two lines", 7)
+
+
+def test_a_database_that_subscribes_to_another_server_is_dropped_too(
+    postgres: PostgresServer,
+) -> None:
+    pair = Pair(postgres)
+    with postgres.connect(pair.database) as connection:
+        connection.execute(
+            "create subscription \"odd sub\" connection 'dbname=nowhere' publication p"
+            " with (connect = false)"
+        )
+    pair.switch.commit(overwrite=True)
+
+    pair.switch.finish()
+
+    with pair.switch.connected() as connection:
+        assert not pair.switch.is_there(connection, pair.switch.before)
 
 
 def test_where_nothing_was_there_rolling_back_leaves_nothing(postgres: PostgresServer) -> None:

@@ -45,6 +45,7 @@ _SETTINGS = {
     "wal_level": "replica",
     "primary_conninfo": "",
     "primary_slot_name": "",
+    "max_logical_replication_workers": "0",  # a copy must not take the tenant's subscriptions over
     "synchronous_standby_names": "",
     "shared_preload_libraries": "",
     "session_preload_libraries": "",
@@ -82,6 +83,13 @@ _SETTINGS = {
     "recovery_end_command": "",
     "archive_cleanup_command": "",
 }
+_SESSION = {
+    "default_transaction_read_only": "off",
+    "session_preload_libraries": "",
+    "local_preload_libraries": "",
+    "search_path": "pg_catalog,pg_temp",
+}
+_SESSION_OF_17 = {"event_triggers": "off"}
 _SETTINGS_OF_18 = {"io_method": "worker"}
 # What says how the files came here, and is no longer so.
 _SPENT = (
@@ -159,7 +167,7 @@ class Recovery:
             server = start(words, self._account, log)
         try:
             self._wait(server, folder)
-            _prove(folder, superuser)
+            _prove(folder, superuser, self._major())
             server.send_signal(signal.SIGINT)  # at once, but in order
             if server.wait(_STOP_S):
                 raise _failed(folder)
@@ -230,12 +238,17 @@ def _folder(account: Account) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _prove(folder: Path, superuser: str) -> None:
-    """Raise ValidationFailed where the server does not take a transaction that writes."""
+def _prove(folder: Path, superuser: str, major: int) -> None:
+    """
+    Raise ValidationFailed where the server does not take a transaction that writes.
+
+    What the tenant has set for a database or a role, and what it runs at a login, is left out.
+    """
+    settings = _SESSION | (_SESSION_OF_17 if major >= 17 else {})
     try:
         with psycopg.connect(
             host=str(folder), port=_SETTINGS["port"], user=superuser, dbname="template1",
-            options="-c default_transaction_read_only=off",
+            options=" ".join(f"-c {name}={value}" for name, value in settings.items()),
         ) as connection:  # fmt: skip
             connection.execute("create temporary table kryonix_proof (a int)")
             row = connection.execute("select pg_is_in_recovery()").fetchone()
