@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -42,7 +42,7 @@ from kryonix_backup.sources.postgres.programs import programs_for
 from kryonix_backup.sources.postgres.replay import Hooks, Replayed, replay
 from kryonix_backup.sources.postgres.session import Connection, connected
 from kryonix_backup.sources.postgres.switch import Switch
-from kryonix_backup.sources.postgres.timescale import check_timescale, restoring
+from kryonix_backup.sources.postgres.timescale import AWAKE, check_timescale, rest, wake
 from kryonix_backup.sources.source import FOLDED, Content, LoadReport
 
 log = logging.getLogger(__name__)
@@ -113,16 +113,13 @@ class PostgresTarget:
             problems += give_rights(connection, new, database)
             self._switch.mark(connection, "loading")
             address = self._address.of(new)
-            with (
-                restoring(address, database.get("timescaledb")),
-                Archive(programs_for(version), [small[paths.SCHEMA_DUMP]]) as archive,
-            ):
-                archive.make(address, "pre-data", 1)
+            with Archive(programs_for(version), [small[paths.SCHEMA_DUMP]]) as archive:
+                _make(archive, address, database.get("timescaledb"))
                 left_out = frozenset() if whole else _left_out(address, rows)
                 loaded, replayed = self._fill(content, rows, archive, address, left_out)
             if replayed is not None:
                 self._tell_of_objects(rows, replayed)
-            with connected(address) as inside:
+            with connected(address, options=AWAKE) as inside:
                 _set_sequences(inside, _sequences(replayed) or json.loads(small[paths.SEQUENCES]))
                 waiting = () if replayed is None else replayed.views
                 problems += _fill_views(inside, database["materialized"], waiting)
@@ -153,14 +150,27 @@ class PostgresTarget:
             ]
 
     def commit(self) -> None:
-        """Let the two databases change names; raises RestoreError where that is refused."""
+        """
+        Let the two databases change names; raises RestoreError where that is refused.
+
+        An extension that rests wakes only here: what it does by itself would spoil the comparison.
+        """
         with self._refused():
+            with self._switch.connected() as connection:
+                is_loaded = self._switch.is_there(connection, self._switch.new)
+            if is_loaded:
+                wake(self._address.of(self._switch.new), is_new=True)
             self._switch.commit(overwrite=self._overwrite)
+            wake(self._address, is_new=False)
 
     def roll_back(self) -> None:
         """Give the old database its name again, and drop the new one."""
         with self._refused():
+            with self._switch.connected() as connection:
+                is_switched = self._switch.is_there(connection, self._switch.before)
             self._switch.roll_back()
+            if is_switched:
+                wake(self._address, is_new=False)
 
     def finish(self) -> None:
         """Drop the old database, and the slots that kept its log."""
@@ -288,6 +298,14 @@ def _sorted(content: Content) -> tuple[dict[bytes, bytes], list[Entry], bool]:
         if name not in small:
             raise ValidationFailed(f"the snapshot of the database lacks {name.decode()}")
     return small, rows, sum(entry.path.startswith(paths.DATA) for entry in rows) == ranges[0]
+
+
+def _make(archive: Archive, address: Address, timescaledb: Sequence[str] | None) -> None:
+    """Make tables and all else that rows need, in a database without anything."""
+    if timescaledb is not None:
+        archive.make_schema(address, timescaledb[1])
+        rest(address, timescaledb)
+    archive.make(address, "pre-data", 1)
 
 
 def _left_out(address: Address, rows: Iterable[Entry]) -> frozenset[int]:
