@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -63,6 +64,16 @@ def test_a_lock_pins_every_package_by_hash(lock: str) -> None:
     assert not [
         package for package in packages if package[:1].isalpha() and "sha256:" not in package
     ]
+
+
+def test_what_npm_installs_is_pinned_by_hash() -> None:
+    lock = json.loads((ROOT / "tests/services/timescaledb/package-lock.json").read_text())
+    packages = {name: package for name, package in lock["packages"].items() if name}
+
+    assert packages
+    for name, package in packages.items():
+        assert package["integrity"].startswith("sha512-"), name
+        assert "resolved" not in package, name
 
 
 def test_the_locks_agree() -> None:

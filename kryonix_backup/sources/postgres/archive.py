@@ -46,8 +46,7 @@ class Archive:
             for piece in pieces:
                 self._file.write(piece)
             self._file.flush()
-            self._list.write(b"\n".join(self._chosen()) + b"\n")
-            self._list.flush()
+            self._lines = self._chosen()
         except BaseException:
             self.__exit__()
             raise
@@ -59,8 +58,25 @@ class Archive:
         self._file.close()
         self._list.close()
 
+    def make_schema(self, address: Address, name: str) -> None:
+        """
+        Make one schema before the rest, which then leaves it out; nothing where it is not saved.
+
+        Raises RestoreError.
+        """
+        start = re.compile(rb"^\d+; \d+ \d+ SCHEMA - " + re.escape(name.encode()) + rb" ")
+        whole = self._lines
+        self._lines = [line for line in whole if start.match(line)]
+        if self._lines:
+            self.make(address, "pre-data", 1)
+        self._lines = [line for line in whole if not start.match(line)]
+
     def make(self, address: Address, section: str, jobs: int) -> None:
         """Make one section, ``pre-data`` or ``post-data``; raises RestoreError."""
+        self._list.seek(0)
+        self._list.truncate()
+        self._list.write(b"\n".join(self._lines) + b"\n")
+        self._list.flush()
         options = " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items())
         words: list[str | Path] = [self._pg_restore, "-d", conninfo(address, options=options)]
         words += [f"--section={section}", "--exit-on-error", f"--use-list={_path(self._list)}"]

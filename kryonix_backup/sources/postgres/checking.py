@@ -22,7 +22,7 @@ from kryonix_backup.sources.postgres.needs import (
 from kryonix_backup.sources.postgres.preparing import steps_of
 from kryonix_backup.sources.postgres.programs import programs_for
 from kryonix_backup.sources.postgres.session import Connection, connected, refuse_standby
-from kryonix_backup.sources.postgres.timescale import timescale_findings
+from kryonix_backup.sources.postgres.timescale import timescale_finding
 from kryonix_backup.sources.postgres.turn import holder
 from kryonix_backup.sources.source import Finding
 
@@ -59,8 +59,7 @@ def _findings(connection: Connection, address: Address) -> Iterator[Finding]:
     yield _schema(connection)
     yield from _readable(connection)
     yield from _log(connection, address)
-    kept = Found(connection, slot_name(address.database)).anything
-    yield from timescale_findings(connection, kept=kept)
+    yield from timescale_finding(connection)
     unlogged = _names(connection, _UNLOGGED)
     if unlogged:
         yield Finding(

@@ -17,7 +17,8 @@ class Table(NamedTuple):
     """
     A table with rows of its own; ``pages`` of its heap decide how its rows are shared out.
 
-    ``where`` chooses the rows of an extension's table that the extension does not bring itself.
+    One of an ``extension`` holds what that knows of the others; ``where`` chooses the rows that it
+    does not bring itself.
     """
 
     oid: int
@@ -25,6 +26,7 @@ class Table(NamedTuple):
     name: str
     columns: tuple[str, ...]
     pages: int
+    extension: bool
     where: str
 
     @property
@@ -40,7 +42,7 @@ select c.oid::int8, n.nspname, c.relname, (pg_relation_size(c.oid) / 8192)::int8
        coalesce((select array_agg(a.attname order by a.attnum) from pg_attribute a
                  where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
                    and a.attgenerated = ''), '{}')::text[],
-       coalesce(e.extcondition[array_position(e.extconfig, c.oid)], '')
+       d.objid is not null, coalesce(e.extcondition[array_position(e.extconfig, c.oid)], '')
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 left join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'
@@ -131,9 +133,9 @@ def tables_of(connection: Connection) -> list[Table]:
     rows = connection.execute(_TABLES, (SCHEMA,)).fetchall()
     return [
         Table(
-            oid, schema, name, tuple(columns), pages or 0, where
+            oid, schema, name, tuple(columns), pages or 0, extension, where
         )  # dropped meanwhile: reading it says so
-        for oid, schema, name, pages, columns, where in rows
+        for oid, schema, name, pages, columns, extension, where in rows
     ]
 
 

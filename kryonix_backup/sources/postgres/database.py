@@ -240,6 +240,8 @@ class _Dumping:
             path = paths.data_path(table.schema, table.name, number)
             size = (min(high, table.pages) - low) * PAGE_BYTES
             meta: dict[str, Any] = {"columns": list(table.columns)}
+            if table.extension:
+                meta["needed"] = True
             if table.where:
                 meta["where"] = table.where  # others of its rows come with the extension
             entry = Entry(path, EntryKind.FILE, size, meta=meta)

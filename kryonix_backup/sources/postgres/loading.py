@@ -18,6 +18,10 @@ from kryonix_backup.sources.postgres.making import LARGE_OBJECT_RIGHTS, rights_o
 from kryonix_backup.sources.postgres.session import Connection, connected
 from kryonix_backup.sources.source import Content
 
+_EXTENSION = """
+select from pg_depend
+where classid = 'pg_class'::regclass and objid = %s::regclass and deptype = 'e'
+"""
 _FAST = "-c session_replication_role=replica -c synchronous_commit=off"
 
 
@@ -87,6 +91,7 @@ class _Filling:
         self._share = share
         self._guarded = guarded
         self._table = b""
+        self._frozen = False
         self._bytes = 0
         self._problems: list[Problem] = []
 
@@ -126,23 +131,37 @@ class _Filling:
         self, connection: Connection, entry: Entry, pieces: Iterable[Blob], table: sql.Identifier
     ) -> int:
         folder = entry.path.rpartition(b"/")[0]
-        ours = not entry.meta.get("where")  # an extension has put rows of its own there already
-        if ours and folder != self._table:
+        if folder != self._table:
             connection.execute("commit")
             connection.execute("begin")
-            # COPY may freeze rows only in a table that this transaction has emptied.
-            connection.execute(sql.SQL("truncate only {}").format(table))
+            self._frozen = self._emptied(connection, table, entry.meta.get("where", ""))
             self._table = folder
         names = sql.SQL(", ").join(map(sql.Identifier, entry.meta["columns"]))
         columns = sql.SQL("({})").format(names) if entry.meta["columns"] else sql.SQL("")
         statement = sql.SQL("copy {} {} from stdin with (freeze {})").format(
-            table, columns, sql.Literal(ours)
+            table, columns, sql.Literal(self._frozen)
         )
         with connection.cursor() as cursor:
             with cursor.copy(statement) as copy:
                 for piece in self._counted(pieces):
                     copy.write(piece)
             return cursor.rowcount
+
+    def _emptied(self, connection: Connection, table: sql.Identifier, where: str) -> bool:
+        """
+        Empty a table for the rows that were saved; whether COPY may freeze those.
+
+        An extension has filled its tables when it was made. What was saved of them takes the place
+        of the same rows, and the others stay: ``where`` is the extension's own word for that.
+        """
+        found = connection.execute(_EXTENSION, (table.as_string(connection),)).fetchone()
+        if found is None:
+            # Only what this transaction has emptied so may be frozen.
+            connection.execute(sql.SQL("truncate only {}").format(table))
+            return True
+        # Keys between the extension's tables forbid TRUNCATE.
+        connection.execute(sql.SQL("delete from only {} {}").format(table, sql.SQL(where)))
+        return False
 
     def _large_object(self, connection: Connection, entry: Entry, pieces: Iterable[Blob]) -> None:
         oid = int(entry.path.removeprefix(paths.LARGE_OBJECTS))

@@ -15,6 +15,7 @@ from kryonix_backup.sources.postgres.preparing_sql import (
     functions,
 )
 from kryonix_backup.sources.postgres.session import Connection
+from kryonix_backup.sources.postgres.timescale import timescale_log
 from kryonix_backup.sources.source import Finding
 
 _NAMED = 5  # of many tables
@@ -22,6 +23,7 @@ _NAMED = 5  # of many tables
 
 def log_needs(connection: Connection, database: str) -> Iterator[Finding]:
     """What only an operator can put right; `prepare` refuses while one of them fails."""
+    yield from timescale_log(connection)
     row = connection.execute(_SERVER, (slot_name(database),)).fetchone()
     assert row is not None
     level, slots, used, has_slot, replicates, user, encoding = row

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -44,7 +44,7 @@ from kryonix_backup.sources.postgres.replay import Hooks, Replayed, replay
 from kryonix_backup.sources.postgres.sequencing import lead_columns, set_sequences
 from kryonix_backup.sources.postgres.session import Connection, connected
 from kryonix_backup.sources.postgres.switch import Switch
-from kryonix_backup.sources.postgres.timescale import check_timescale, restoring
+from kryonix_backup.sources.postgres.timescale import AWAKE, check_timescale, rest, wake
 from kryonix_backup.sources.source import FOLDED, Content, LoadReport
 
 log = logging.getLogger(__name__)
@@ -109,11 +109,8 @@ class PostgresTarget:
             problems += give_rights(connection, new, database)
             self._switch.mark(connection, "loading")
             address = self._address.of(new)
-            with (
-                restoring(address, database.get("timescaledb")),
-                Archive(programs_for(version), [small[paths.SCHEMA_DUMP]]) as archive,
-            ):
-                archive.make(address, "pre-data", 1)
+            with Archive(programs_for(version), [small[paths.SCHEMA_DUMP]]) as archive:
+                _make(archive, address, database.get("timescaledb"))
                 with connected(address) as inside:
                     make_room(inside)
                     # Before the log, which may make one anew, or set it.
@@ -156,14 +153,27 @@ class PostgresTarget:
             ]
 
     def commit(self) -> None:
-        """Let the two databases change names; raises RestoreError where that is refused."""
+        """
+        Let the two databases change names; raises RestoreError where that is refused.
+
+        An extension that rests wakes only here: what it does by itself would spoil the comparison.
+        """
         with self._refused():
+            with self._switch.connected() as connection:
+                is_loaded = self._switch.is_there(connection, self._switch.new)
+            if is_loaded:
+                wake(self._address.of(self._switch.new), is_new=True)
             self._switch.commit(overwrite=self._overwrite)
+            wake(self._address, is_new=False)
 
     def roll_back(self) -> None:
         """Give the old database its name again, and drop the new one."""
         with self._refused():
+            with self._switch.connected() as connection:
+                is_switched = self._switch.is_there(connection, self._switch.before)
             self._switch.roll_back()
+            if is_switched:
+                wake(self._address, is_new=False)
 
     def finish(self) -> None:
         """Drop the old database, and the slots that kept its log."""
@@ -293,6 +303,14 @@ def _sorted(content: Content) -> tuple[dict[bytes, bytes], list[Entry], bool]:
     return small, rows, sum(entry.path.startswith(paths.DATA) for entry in rows) == ranges[0]
 
 
+def _make(archive: Archive, address: Address, timescaledb: Sequence[str] | None) -> None:
+    """Make tables and all else that rows need, in a database without anything."""
+    if timescaledb is not None:
+        archive.make_schema(address, timescaledb[1])
+        rest(address, timescaledb)
+    archive.make(address, "pre-data", 1)
+
+
 def _left_out(address: Address, rows: Iterable[Entry]) -> frozenset[int]:
     """The tables of a database whose rows were not loaded."""
     loaded = {paths.table_of(entry.path) for entry in rows if entry.path.startswith(paths.DATA)}
@@ -314,7 +332,8 @@ def _sequences(replayed: Replayed | None) -> list[list[Any]]:
 @contextmanager
 def _unheard(address: Address) -> Iterator[Connection]:
     """A connection of which no event trigger of the tenant's hears."""
-    with connected(address, options="-c session_replication_role=replica") as connection:
+    options = f"-c session_replication_role=replica {AWAKE}"
+    with connected(address, options=options) as connection:
         hush = Hush(connection)
         hush.begin()
         yield connection

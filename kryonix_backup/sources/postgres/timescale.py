@@ -1,14 +1,14 @@
 """
 TimescaleDB: an extension that wants to know of a restore, and of its own version alone.
 
-The rows of a hypertable are in its chunks, which are tables: they are saved and replayed as such.
-What the extension does by itself, such as making or compressing a chunk, is in no log.
+The rows of a hypertable are in its chunks, which are tables: they are saved and loaded as such,
+with the extension's own catalog. No log is kept of such a database: the extension makes, compresses
+and drops chunks by itself, and none of that is a statement that a log would hold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 from psycopg import sql
 
@@ -17,16 +17,28 @@ from kryonix_backup.sources.postgres.address import Address
 from kryonix_backup.sources.postgres.session import Connection, connected
 from kryonix_backup.sources.source import Finding
 
+AWAKE = "-c timescaledb.restoring=off"
+"""What lets a session see the rows of compressed chunks while the extension rests."""
+
 _NAME = "timescaledb"
 _FOUND = """
 select e.extversion, n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace
 where e.extname = %s
 """
 _AVAILABLE = "select version from pg_available_extension_versions where name = %s order by 1"
-_PHYSICAL = (
-    "Give it a cluster of its own, and back that up as postgresql+physical://user@host:port/, whose"
-    " log holds everything."
-)
+_LOADED = r"""
+select current_setting('shared_preload_libraries') ~ '\mtimescaledb\M'
+    or coalesce(current_setting('timescaledb.allow_install_without_preload', true), '')
+       in ('on', 'true', 'yes', '1')
+"""
+# A setting of the database may make its sessions read-only.
+_WRITING = "-c default_transaction_read_only=off"
+# Jobs have no history in a new database, and would all begin at once: a retention policy would drop
+# the old chunks that were just brought back. Those below 1000 are the extension's own.
+_LATER = """
+select {alter}(id, next_start => now() + schedule_interval) from _timescaledb_config.bgw_job
+where id >= 1000 and scheduled
+"""
 
 
 def timescale_of(connection: Connection) -> list[str] | None:
@@ -35,27 +47,37 @@ def timescale_of(connection: Connection) -> list[str] | None:
     return None if row is None else list(row)
 
 
-def timescale_findings(connection: Connection, *, kept: bool) -> Iterator[Finding]:
-    """What holds for the backups of a database with TimescaleDB, and for a log that is ``kept``."""
+def timescale_finding(connection: Connection) -> Iterator[Finding]:
+    """What holds for the backups of a database with TimescaleDB; nothing of one without."""
     saved = timescale_of(connection)
-    if saved is None:
-        return
-    yield Finding(
-        "TimescaleDB", True,
-        f"version {saved[0]}: backups are complete, and need that version where they are restored;"
-        " for the moments between them give it a cluster of its own (postgresql+physical://)",
-    )  # fmt: skip
-    if kept:
+    if saved is not None:
+        yield Finding(
+            "TimescaleDB", True,
+            f"version {saved[0]}: backups are complete, and need that version where they are"
+            " restored; for the moments between them give it a cluster of its own"
+            " (postgresql+physical://)",
+        )  # fmt: skip
+
+
+def timescale_log(connection: Connection) -> Iterator[Finding]:
+    """
+    That no log is to be kept of a database with TimescaleDB; nothing of one without.
+
+    A publication of all tables, which a log needs, would keep the tenant from making hypertables.
+    """
+    saved = timescale_of(connection)
+    if saved is not None:
         yield Finding(
             "log: TimescaleDB", False,
-            f"version {saved[0]}: compressed chunks, and chunks made since the full backup, are in"
-            " no log; a moment that needs one cannot be restored",
-            _PHYSICAL,
+            f"version {saved[0]}: it makes, compresses and drops chunks without a word in the log,"
+            " and refuses to make a hypertable that is in a publication, as all tables would be",
+            "Give it a cluster of its own, and back that up as"
+            " postgresql+physical://user@host:port/, whose log holds everything.",
         )  # fmt: skip
 
 
 def check_timescale(connection: Connection, address: Address, version: str | None) -> None:
-    """Raise RestoreError where a server lacks the version that a database was saved with."""
+    """Raise RestoreError where a server cannot run the version that a database was saved with."""
     if version is None:
         return
     there = [str(row[0]) for row in connection.execute(_AVAILABLE, (_NAME,))]
@@ -65,26 +87,45 @@ def check_timescale(connection: Connection, address: Address, version: str | Non
             f"{address.shown}: the saved database needs TimescaleDB {version}; its server {has}",
             f"Install TimescaleDB {version} there, or restore to a server that has it with --to.",
         )
+    row = connection.execute(_LOADED.encode()).fetchone()
+    if row is None or not row[0]:
+        raise RestoreError(
+            f"{address.shown}: the saved database needs TimescaleDB, which is installed there, but"
+            " its server does not load it",
+            f"Add {_NAME} to shared_preload_libraries there and restart the server, or restore to"
+            " one that loads it with --to.",
+        )
 
 
-@contextmanager
-def restoring(address: Address, saved: Sequence[str] | None) -> Iterator[None]:
-    """Let the extension, where there is one, rest while its database is filled."""
-    if saved is None:
-        yield
-        return
+def rest(address: Address, saved: Sequence[str]) -> None:
+    """Make the extension in a new database, and let it rest while that is filled, until `wake`."""
     version, schema = saved
     with connected(address) as connection:
-        connection.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
         connection.execute(
             sql.SQL("create extension {} with schema {} version {}").format(
                 sql.Identifier(_NAME), sql.Identifier(schema), sql.Literal(version)
             )
         )
         connection.execute(_call(schema, "pre"))
-    yield
-    with connected(address) as connection:
-        connection.execute(_call(schema, "post"))
+
+
+def wake(address: Address, *, is_new: bool) -> None:
+    """
+    Let the extension of a database, where there is one, work; twice does no harm.
+
+    In a new one each job begins an interval from now, as if it had just run. A server stops what
+    works in a database that it renames, so that is woken again. Raises what `translated` raises
+    where the extension finds a catalog that is not its own.
+    """
+    with connected(address, options=_WRITING) as connection:
+        saved = timescale_of(connection)
+        if saved is None:
+            return
+        with connection.transaction():
+            connection.execute(_call(saved[1], "post"))
+            if is_new:
+                later = sql.SQL(_LATER).format(alter=sql.Identifier(saved[1], "alter_job"))
+                connection.execute(later)
 
 
 def _call(schema: str, when: str) -> sql.Composed:
