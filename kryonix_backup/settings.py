@@ -27,7 +27,6 @@ __all__ = [
 
 PRIMARY = RegionName("primary")
 _NETWORK = ("private_endpoint", "proxy", "ca_bundle")
-_ONE_MASTER = re.compile(r"[?&]label=|^kms://[^?/]")
 _JURISDICTION = re.compile(r"[A-Z][A-Z0-9-]{1,39}", re.ASCII)
 
 
@@ -78,16 +77,14 @@ class RegionSettings:
         if name == "kms" or name.endswith(("-kms", "-admin")):  # whose variables are others'
             raise InvalidName(f"{name!r} is not a region's name: it ends in -admin or kms")
         place = row.get("jurisdiction")
-        network: dict[str, Any] = {
-            key: str(row[key]) for key in _NETWORK if row.get(key) is not None
-        }
-        if "proxy" in network:
-            proxy_at(network["proxy"], f"region {name}")  # before a login in it is kept anywhere
+        way: dict[str, Any] = {key: str(row[key]) for key in _NETWORK if row.get(key) is not None}
+        if "proxy" in way:
+            proxy_at(way["proxy"], f"region {name}")  # before a login in it is kept anywhere
         return cls(
             RegionName(name),
             str(row["url"]),
             jurisdiction=None if place is None else jurisdiction(place),
-            **network,
+            **way,
         )
 
 
@@ -324,11 +321,6 @@ class RootKey:
             raise SecretMissing(f"no passphrase, key file or key store is set for tenant {tenant}")
         name, value = found
         if name.endswith("KEY_STORE"):
-            if name == "KRYONIX_KEY_STORE" and _ONE_MASTER.search(value):
-                raise UsageError(
-                    f"{name} names one master key for every tenant",
-                    f"Take its label or alias out, or set {_prefixes(tenant)[0]}KEY_STORE.",
-                )
             return cls(store=_key_store(env, tenant, value))
         if name.endswith("KEY_FILE"):
             content = _read_secret_file(name, value)
