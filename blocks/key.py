@@ -75,12 +75,11 @@ class KeyBlock(Block):
 
         Raises SecretMissing, and UsageError where two places are named.
         """
-        own = f"KRYONIX_{tenant.upper().replace('-', '_')}_"
         places = {
-            f"{own}PASSPHRASE": _variable(self.passphrase_variable, env, tenant),
-            f"{own}PASSPHRASE_FILE": self.passphrase_file,
-            f"{own}KEY_FILE": self.key_file,
-            f"{own}KEY_STORE": self.store,
+            "KRYONIX_PASSPHRASE": _variable(self.passphrase_variable, env, tenant),
+            "KRYONIX_PASSPHRASE_FILE": self.passphrase_file,
+            "KRYONIX_KEY_FILE": self.key_file,
+            "KRYONIX_KEY_STORE": self.store,
         }
         named = {name: value for name, value in places.items() if value}
         if not named:

@@ -27,7 +27,6 @@ __all__ = [
 
 PRIMARY = RegionName("primary")
 _NETWORK = ("private_endpoint", "proxy", "ca_bundle")
-_ONE_MASTER = re.compile(r"[?&]label=|^kms://[^?/]")
 _JURISDICTION = re.compile(r"[A-Z][A-Z0-9-]{1,39}", re.ASCII)
 
 
@@ -321,11 +320,6 @@ class RootKey:
             raise SecretMissing(f"no passphrase, key file or key store is set for tenant {tenant}")
         name, value = found
         if name.endswith("KEY_STORE"):
-            if name == "KRYONIX_KEY_STORE" and _ONE_MASTER.search(value):
-                raise UsageError(
-                    f"{name} names one master key for every tenant",
-                    f"Take its label or alias out, or set {_prefixes(tenant)[0]}KEY_STORE.",
-                )
             return cls(store=_key_store(env, tenant, value))
         if name.endswith("KEY_FILE"):
             content = _read_secret_file(name, value)

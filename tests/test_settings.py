@@ -283,18 +283,6 @@ def test_the_way_to_a_kms_comes_from_the_environment(tmp_path: Path) -> None:
         RootKey.from_environment(env, TenantId("beta"), "kms://?region=sa-east-1")
 
 
-@pytest.mark.parametrize("store", [f"{HSM}&label=one", "kms://one?region=us-east-1"])
-def test_no_variable_for_all_tenants_names_one_master(store: str) -> None:
-    """What rotates or destroys it for one would do so for all."""
-    env = {"KRYONIX_PIN": "1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-
-    with pytest.raises(UsageError, match="for every tenant") as caught:
-        RootKey.from_environment({**env, "KRYONIX_KEY_STORE": store}, ACME)
-    assert "KRYONIX_ACME_ONE_KEY_STORE" in caught.value.hint
-    root = RootKey.from_environment({**env, "KRYONIX_ACME_ONE_KEY_STORE": store}, ACME)
-    assert root.store is not None
-
-
 @pytest.mark.parametrize("name", ["kms", "primary-admin", "acme-kms"])
 def test_no_region_has_the_variables_of_something_else(name: str) -> None:
     with pytest.raises(InvalidName, match="-admin or kms"):

@@ -27,7 +27,6 @@ from kryonix_backup.crypto.stores.escrow import (
     rsa_recipient,
     split,
 )
-from kryonix_backup.crypto.stores.registry import open_key_store
 from kryonix_backup.durable import write_whole
 from kryonix_backup.errors import (
     KeyRefused,
@@ -46,6 +45,7 @@ from kryonix_backup.sdk.masters import (
     has_others,
     is_same,
     made,
+    master_of,
     new_master,
     registered_with,
     retire_others,
@@ -109,7 +109,7 @@ class Keys:
 
     @cached_property
     def _master(self) -> KeyStore:
-        return open_key_store(self._root, self.tenant)
+        return master_of(self.settings, self._root, self._env)
 
     @cached_property
     def _second(self) -> KeyStore | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from kryonix_backup.settings import RootKey, TenantSettings
 from kryonix_backup.tenancy.registry import Registry
 
 _NEW, _SECOND = "KRYONIX_NEW_", "KRYONIX_SECOND_"
+_COMMON, _ONE_MASTER = "KRYONIX_KEY_STORE", re.compile(r"[?&]label=|^kms://[^?/]")
 _ROOTS = ("PASSPHRASE", "PASSPHRASE_FILE", "KEY_FILE")
 _LETS_IN = (
     "PIN", "PIN_FILE", "KMS_ACCESS_KEY_ID", "KMS_SECRET_ACCESS_KEY", "KMS_SESSION_TOKEN",
@@ -32,6 +34,23 @@ def check_id(tenant: TenantId) -> None:
         )
 
 
+def master_of(settings: TenantSettings, root: RootKey, env: Mapping[str, str]) -> KeyStore:
+    """
+    The tenant's master, to be changed or made.
+
+    Raises UsageError where a variable that is for all tenants names one: what rotates or destroys
+    it for one of them would do so for all.
+    """
+    url = root.store.url if root.store else ""
+    common = url == env.get(_COMMON) and url != settings.keys.store
+    if common and _ONE_MASTER.search(url):
+        raise UsageError(
+            f"{_COMMON} names one master key for every tenant",
+            f"Take its label or alias out, or set {_own(settings.id)}KEY_STORE.",
+        )
+    return open_key_store(root, settings.id)
+
+
 def second_master(settings: TenantSettings, env: Mapping[str, str]) -> KeyStore | None:
     """
     The tenant's second master, if it has one.
@@ -40,7 +59,7 @@ def second_master(settings: TenantSettings, env: Mapping[str, str]) -> KeyStore 
     any of them what lets in to the first has to let in to it too.
     """
     url = settings.keys.second
-    own = f"KRYONIX_{settings.id.upper().replace('-', '_')}_SECOND_"
+    own = f"{_own(settings.id)}SECOND_"
     return _opened(url, settings.id, env, own, _SECOND) if url else None
 
 
@@ -69,8 +88,14 @@ def _opened(url: str, tenant: TenantId, env: Mapping[str, str], *prefixes: str) 
         {f"KRYONIX_{end}": env[prefix + end] for end in _LETS_IN if env.get(prefix + end)}
         for prefix in prefixes
     )
-    given = next((each for each in found if each), env)
-    return open_key_store(RootKey.from_environment(given, tenant, url), tenant)
+    if given := next((each for each in found if each), None):
+        first = {f"{prefix}{end}" for prefix in ("KRYONIX_", _own(tenant)) for end in _LETS_IN}
+        env = {name: value for name, value in env.items() if name not in first} | given
+    return open_key_store(RootKey.from_environment(env, tenant, url), tenant)
+
+
+def _own(tenant: TenantId) -> str:
+    return f"KRYONIX_{tenant.upper().replace('-', '_')}_"
 
 
 def registered_with(

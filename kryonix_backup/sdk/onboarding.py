@@ -34,7 +34,7 @@ from kryonix_backup.sdk.isolation import (
     undo_isolation,
 )
 from kryonix_backup.sdk.limits import Held, load_tiers, schedule_of
-from kryonix_backup.sdk.masters import check_id
+from kryonix_backup.sdk.masters import check_id, master_of
 from kryonix_backup.sdk.residency import check_key_store
 from kryonix_backup.sdk.wiring import source_of
 from kryonix_backup.settings import KeySettings, RootKey, TenantSettings, home_directory
@@ -139,7 +139,7 @@ class Onboarding:
         root = self._root.store
         for url in (root.url if root else None, self.settings.keys.second):
             check_key_store(self.settings, url)
-        store = open_key_store(self._root, self.settings.id)
+        store = master_of(self.settings, self._root, self._env)
         if isinstance(store, ManagedKeyStore) and not store.versions():
             journal = self._journal()
             journal["made"]["master"] = True  # before it is made: what is not there is not missed

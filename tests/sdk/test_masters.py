@@ -21,12 +21,13 @@ from kryonix_backup.sdk.masters import (
     check_id,
     is_same,
     made,
+    master_of,
     new_master,
     registered_with,
     second_master,
 )
 from kryonix_backup.sdk.tenants import add_tenant, connect, lost_keys, tenant_keys
-from kryonix_backup.settings import KeySettings, Secret, TenantSettings
+from kryonix_backup.settings import KeySettings, RootKey, Secret, TenantSettings
 from kryonix_backup.tenancy.registry import Registry
 from kryonix_backup.testing.key_stores import HsmToken, SoftHsm
 from tests.sdk.conftest import Machine
@@ -177,3 +178,16 @@ def test_shares_of_an_escrow_that_failed_are_told(
         tenant_keys("acme", env=machine.env).escrow_shares(2, 3, into)
 
     assert f"Destroy the files in {into}" in caught.value.hint
+
+
+@pytest.mark.parametrize("store", ["pkcs11:///p11.so?token=t&label=one", "kms://one?region=a-1"])
+def test_no_variable_for_all_tenants_names_one_master(machine: Machine, store: str) -> None:
+    env = {"KRYONIX_HOME": machine.env["KRYONIX_HOME"], "KRYONIX_PIN": "1",
+           "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}  # fmt: skip
+    common, own = {**env, "KRYONIX_KEY_STORE": store}, {**env, "KRYONIX_ACME_KEY_STORE": store}
+
+    with pytest.raises(UsageError, match="for every tenant") as caught:
+        add_tenant(machine.settings, env=common)
+    assert "KRYONIX_ACME_KEY_STORE" in caught.value.hint
+    root = RootKey.from_environment(own, machine.settings.id)
+    assert store.startswith(master_of(machine.settings, root, own).kind)
