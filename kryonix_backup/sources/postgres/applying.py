@@ -14,7 +14,13 @@ from kryonix_backup.errors import RestoreError, ValidationFailed
 from kryonix_backup.sources.postgres import pgoutput
 from kryonix_backup.sources.postgres.address import SCHEMA
 from kryonix_backup.sources.postgres.copytext import row_blocks, value_blocks
-from kryonix_backup.sources.postgres.guarding import Guard, guards, insert_as_owner, write_rows
+from kryonix_backup.sources.postgres.guarding import (
+    Guard,
+    guards,
+    insert_as_owner,
+    refuse_views,
+    write_rows,
+)
 from kryonix_backup.sources.postgres.latest import Latest
 from kryonix_backup.sources.postgres.net import State
 from kryonix_backup.sources.postgres.pgoutput import UNCHANGED, Relation, Row
@@ -22,9 +28,7 @@ from kryonix_backup.sources.postgres.session import Connection
 
 # Tables of this session alone; they come and go within one transaction.
 _DOOMED = sql.Identifier("kryonix_doomed")
-_FILLED = sql.Identifier("kryonix_filled")
 _BASE = sql.Identifier("kryonix_base")
-_FILLED_FOR_OWNER = sql.Identifier(SCHEMA, "filled")
 
 
 class Bulk(NamedTuple):
@@ -137,51 +141,63 @@ def apply_all(connection: Connection, bulks: Sequence[Bulk]) -> None:
     """
     Apply the changes of some tables in one transaction.
 
-    Raises ValidationFailed where a table did not hold what the changes say it held.
+    Code of the tenant's runs at the very end: it could change what comes after it. Raises
+    ValidationFailed where a table did not hold what the changes say it held.
     """
+    names = [(bulk.relation.schema, bulk.relation.name) for bulk in bulks]
     with connection.transaction():
+        refuse_views(connection, names)
         emptied = [_table(bulk) for bulk in bulks if bulk.truncated]
         if emptied:
             # Together: one may refer to another by a foreign key.
             connection.execute(sql.SQL("truncate only {}").format(sql.SQL(", only ").join(emptied)))
-        found = guards(connection, [(bulk.relation.schema, bulk.relation.name) for bulk in bulks])
-        for bulk in bulks:
-            guard = found.get((bulk.relation.schema, bulk.relation.name))
-            if bulk.by_key:
-                _ByKey(connection, bulk, guard).apply()
-            else:
-                _WholeRows(connection, bulk, guard).apply()
+        found = guards(connection, names)
+        steps = [
+            (_ByKey if bulk.by_key else _WholeRows)(connection, bulk, found.get(name), number)
+            for number, (name, bulk) in enumerate(zip(names, bulks, strict=True))
+        ]
+        for step in steps:
+            step.take()
+        for step in sorted(steps, key=lambda each: each.guard is not None):
+            step.give()
 
 
 class _ByKey:
     """A table whose rows have a key."""
 
-    def __init__(self, connection: Connection, bulk: Bulk, guard: Guard | None) -> None:
+    def __init__(
+        self, connection: Connection, bulk: Bulk, guard: Guard | None, number: int
+    ) -> None:
+        self.guard = guard
         self._connection = connection
         self._bulk = bulk
-        self._guard = guard
         self._table = _table(bulk)
         columns = bulk.relation.columns
         self._columns = _names(columns)
-        self._filled = _FILLED if guard is None else _FILLED_FOR_OWNER
+        # The rows with values that only the table holds; an owner may see no temporary table.
+        name = f"kryonix_filled_{number}"
+        self._filled = sql.Identifier(name) if guard is None else sql.Identifier(SCHEMA, name)
         self._keys = [columns[place] for place in bulk.relation.keys]
 
-    def apply(self) -> None:
-        """Fill what the log does not hold, delete what was there, write what is there now."""
+    def take(self) -> None:
+        """Fill what the log does not hold, and delete what was there."""
         if self._bulk.partial:
             self._fill(self._bulk.partial)
         if self._bulk.gone:
             self._delete()
-        _write(self._connection, self._bulk, self._guard)
+
+    def give(self) -> None:
+        """Write what is there now."""
+        _write(self._connection, self._bulk, self.guard)
         if self._bulk.partial:
             self._write_filled()
             self._connection.execute(sql.SQL("drop table {}").format(self._filled))
 
     def _write_filled(self) -> None:
-        if self._guard is not None:
+        if self.guard is not None:
             columns = self._bulk.relation.columns
             insert_as_owner(
-                self._connection, self._table, columns, self._columns, self._filled, self._guard
+                self._connection, self._table, columns, self._columns, self._filled, self.guard
             )
             return
         self._connection.execute(
@@ -205,7 +221,7 @@ class _ByKey:
         _prove(self._bulk, found, self._bulk.gone_count)
 
     def _fill(self, partial: list[State]) -> None:
-        """The rows with values that only the table holds, as they are to be, in `_FILLED`."""
+        """The rows with values that only the table holds, as they are to be."""
         self._like(self._filled, self._bulk.relation.columns)
         groups: dict[tuple[int, ...], list[State]] = defaultdict(list)
         for state in partial:
@@ -240,7 +256,8 @@ class _ByKey:
         more: Iterable[tuple[str, str]] = (),
     ) -> None:
         """A table of ours with these columns, and ``more`` under other names; it is empty."""
-        temporary = sql.SQL("unlogged" if name is _FILLED_FOR_OWNER else "temp")
+        owned = self.guard is not None and name is self._filled
+        temporary = sql.SQL("unlogged" if owned else "temp")
         chosen = [*more, *((column, column) for column in columns)]
         self._connection.execute(
             sql.SQL("create {} table {} as select {} from only {} with no data").format(
@@ -256,15 +273,15 @@ class _ByKey:
 
     def _plain(self, column: str) -> sql.Composable:
         """A column without its domain, whose checks would run where it is filled."""
-        if self._guard is None:
+        if self.guard is None:
             return sql.Identifier(column)
-        if column in self._guard.hidden:
+        if column in self.guard.hidden:
             raise RestoreError(
                 f"table {self._bulk.relation.shown}: the checks of types in column {column} call"
                 " functions, which would run with a superuser's rights",
                 "Restore the backup by itself, without its log.",
             )
-        return sql.SQL("{}::{}").format(sql.Identifier(column), sql.SQL(self._guard.plain[column]))
+        return sql.SQL("{}::{}").format(sql.Identifier(column), sql.SQL(self.guard.plain[column]))
 
     def _same(self, ours: Sequence[str], theirs: Sequence[str], alias: str) -> sql.Composed:
         return sql.SQL(" and ").join(
@@ -276,17 +293,22 @@ class _ByKey:
 class _WholeRows:
     """A table whose rows have no key: equal ones are counted, and values compared as text."""
 
-    def __init__(self, connection: Connection, bulk: Bulk, guard: Guard | None) -> None:
+    def __init__(
+        self, connection: Connection, bulk: Bulk, guard: Guard | None, _number: int
+    ) -> None:
+        self.guard = guard
         self._connection = connection
         self._bulk = bulk
-        self._guard = guard
         self._table = _table(bulk)
 
-    def apply(self) -> None:
-        """Delete as many equal rows as went, write as many as came."""
+    def take(self) -> None:
+        """Delete as many equal rows as went."""
         if self._bulk.gone:
             self._delete()
-        _write(self._connection, self._bulk, self._guard)
+
+    def give(self) -> None:
+        """Write as many as came."""
+        _write(self._connection, self._bulk, self.guard)
 
     def _delete(self) -> None:
         run = self._connection.execute

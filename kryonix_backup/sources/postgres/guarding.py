@@ -90,6 +90,17 @@ select b.name, format_type(b.type, b.modifier),
        and (t.typtype <> 'b' or t.typelem <> 0)
 from below b join pg_type t on t.oid = b.base where t.typtype <> 'd'
 """
+_SHUT = """
+select nspname from pg_namespace n
+where nspname !~ '^(pg_|information_schema$)' and not has_schema_privilege('public', oid, 'usage')
+"""
+_USAGE = sql.SQL("{} usage on schema {} {} public")
+_OTHERS = """
+select format('%%I.%%I', n.nspname, c.relname)
+from unnest(%s::text[], %s::text[]) wanted (schema, name)
+join pg_namespace n on n.nspname = wanted.schema
+join pg_class c on c.relnamespace = n.oid and c.relname = wanted.name where c.relkind <> 'r'
+"""
 _RESTING = """
 select format('alter table only %I.%I disable %s %I', n.nspname, c.relname, what, name),
        format('alter table only %I.%I enable %s %s %I', n.nspname, c.relname,
@@ -142,6 +153,14 @@ def guards(
     return found
 
 
+def refuse_views(connection: Connection, tables: Collection[tuple[str, str]]) -> None:
+    """Raise RestoreError where something else has the name of a table: a view may run anything."""
+    names = [schema for schema, _ in tables], [name for _, name in tables]
+    other = connection.execute(_OTHERS, names).fetchone()
+    if other is not None:
+        raise RestoreError(f"{other[0]} is no table, and the log changes one of that name")
+
+
 def run_as(connection: Connection, role: str, text: str) -> int:
     """
     Run statements with the rights of a role and no others; how many rows the last one concerned.
@@ -168,10 +187,29 @@ def run_as(connection: Connection, role: str, text: str) -> int:
     return int(row[0])
 
 
-def make_room(connection: Connection) -> None:
-    """Make the schema where rows wait for their owner; it is gone again with `clear_room`."""
+def make_room(connection: Connection) -> list[str]:
+    """
+    Make the schema where rows wait for their owner; it is gone again with `clear_room`.
+
+    Rights on schemas come with keys and indexes, after the rows: where one is needed before, all
+    are open until `shut` is given what this returns.
+    """
     connection.execute(f"create schema {SCHEMA}")
     connection.execute(f"grant usage on schema {SCHEMA} to public")
+    if not guards(connection):
+        return []
+    schemas = [str(row[0]) for row in connection.execute(_SHUT)]
+    for schema in schemas:
+        connection.execute(_USAGE.format(sql.SQL("grant"), sql.Identifier(schema), sql.SQL("to")))
+    return schemas
+
+
+def shut(connection: Connection, schemas: Iterable[str]) -> None:
+    """Take the rights back that `make_room` gave for the time of the load."""
+    for schema in schemas:
+        connection.execute(
+            _USAGE.format(sql.SQL("revoke"), sql.Identifier(schema), sql.SQL("from"))
+        )
 
 
 def clear_room(connection: Connection) -> None:

@@ -29,7 +29,7 @@ from kryonix_backup.model import Blob, Entry, Problem, RestoreId
 from kryonix_backup.sources.postgres import paths
 from kryonix_backup.sources.postgres.address import Address
 from kryonix_backup.sources.postgres.archive import Archive
-from kryonix_backup.sources.postgres.guarding import Hush, clear_room, make_room
+from kryonix_backup.sources.postgres.guarding import Hush, clear_room, make_room, shut
 from kryonix_backup.sources.postgres.loading import Loaded, load_rows
 from kryonix_backup.sources.postgres.making import (
     described,
@@ -112,11 +112,11 @@ class PostgresTarget:
             with Archive(programs_for(version), [small[paths.SCHEMA_DUMP]]) as archive:
                 _make(archive, address, database.get("timescaledb"))
                 with connected(address) as inside:
-                    make_room(inside)
+                    opened = make_room(inside)
                     # Before the log, which may make one anew, or set it.
                     set_sequences(inside, json.loads(small[paths.SEQUENCES]))
                 left_out = frozenset() if whole else _left_out(address, rows)
-                loaded, replayed = self._fill(content, rows, archive, address, left_out)
+                loaded, replayed = self._fill(content, rows, archive, address, left_out, opened)
             if replayed is not None:
                 self._tell_of_objects(rows, replayed)
             with _unheard(address) as inside:
@@ -189,6 +189,7 @@ class PostgresTarget:
         archive: Archive,
         address: Address,
         left_out: frozenset[int],
+        opened: list[str],
     ) -> tuple[Loaded, Replayed | None]:
         """
         Load rows, replay the log, and build indexes and keys: after it, or before its first DDL.
@@ -200,6 +201,8 @@ class PostgresTarget:
         def build() -> None:
             nonlocal built
             if not built:
+                with connected(address) as inside:
+                    shut(inside, opened)
                 archive.make(address, "post-data", self._jobs)
                 built = True
 

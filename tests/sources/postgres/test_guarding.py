@@ -44,6 +44,9 @@ TABLES = (
     "create table public.plain (a int primary key, b text)",
     "create table public.loose (a public.small, b boolean)",
     "create table public.empty (check (public.evil()))",
+    "create function apart.fine(int) returns boolean language sql as 'select $1 > 0'",
+    "create domain apart.one as int check (apart.fine(value))",
+    "create table apart.far (a apart.one primary key, check (apart.fine(a)))",
 )
 ROWS = (
     "insert into checked select g, repeat(md5(g::text), 200) from generate_series(1, 9) g",
@@ -53,6 +56,7 @@ ROWS = (
     "insert into plain select g, 'b' from generate_series(1, 9) g",
     "insert into loose select g % 3, g % 2 = 0 from generate_series(1, 9) g",
     "insert into empty default values",
+    "insert into apart.far select generate_series(1, 9)",
 )
 
 
@@ -81,8 +85,10 @@ def _is_superuser(server: PostgresServer) -> bool:
 
 
 def _open(server: PostgresServer, database: str) -> None:
+    """The tenant may make something; in one of the schemas by a right that is granted."""
     _role(server)
     with server.connect(database) as connection:
+        connection.execute(f"create schema apart; grant usage, create on schema apart to {ROLE}")
         connection.execute(f"grant create on schema public to {ROLE}")
 
 
@@ -135,6 +141,39 @@ def test_what_runs_where_a_log_is_replayed_has_its_owners_rights(
     story.prove()
 
     assert not _is_superuser(postgres)
+
+
+def test_what_an_owner_changes_meanwhile_is_not_run_by_us(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """A check that is run for one table gives one to all the others."""
+    story = Story(postgres, tmp_path)
+    _open(postgres, story.database)
+    names = ("a", "b", "c", "d")
+    _as_tenant(
+        postgres, story.database, *EVIL,
+        """create function public.spread() returns boolean language plpgsql as $$
+        declare name text; begin
+        perform public.evil();
+        foreach name in array '{a,b,c,d}'::text[] loop
+          begin execute format('alter table public.%I add check (public.evil())', name);
+          exception when others then null; end;
+        end loop; return true; end $$""",
+        *(f"create table {name} (id int primary key, check (id > 0))" for name in names),
+        "alter table b add check (case when current_setting('session_replication_role') = 'replica'"
+        " then public.spread() else true end)",
+    )  # fmt: skip
+    story.begin()
+    _as_tenant(postgres, story.database, *(f"insert into {name} values (1)" for name in names))
+    moment = story.remember()
+    story.client.back_up_logs()
+
+    target = story.restored_at(moment)
+
+    assert not _is_superuser(postgres)
+    checks = "select count(*) from pg_constraint where contype = 'c' and conname = 'd_check'"
+    with postgres.connect(target) as connection:
+        assert connection.execute(checks).fetchone() == (1,)  # so it was run
 
 
 def test_triggers_that_fire_always_do_it_once(postgres: PostgresServer, tmp_path: Path) -> None:
@@ -251,7 +290,7 @@ def test_tables_where_code_of_the_tenants_runs_are_found(connection: Connection)
     found = guards(connection)
 
     assert {name for _, name in found} == {
-        "checked", "made", "typed", "one", "loose", "empty", "indexed"
+        "checked", "made", "typed", "one", "loose", "empty", "indexed", "far"
     }  # fmt: skip
     typed = found["public", "typed"]
     assert (typed.owner, typed.hidden) == (ROLE, {"b"})
