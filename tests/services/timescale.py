@@ -27,13 +27,14 @@ class TimescaleServer(NamedTuple):
 
     def url(self, database: str = "postgres", user: str = "postgres") -> str:
         """The source URL of a database."""
-        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+        # While the module makes a database it answers nobody.
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}?connect_timeout=60"
 
     def connect(
         self, database: str = "postgres", user: str = "postgres"
     ) -> psycopg.Connection[tuple[Any, ...]]:
-        """A connection that commits each statement."""
-        return psycopg.connect(self.url(database, user), autocommit=True)
+        """A connection that commits each statement; names of statements would be everybody's."""
+        return psycopg.connect(self.url(database, user), autocommit=True, prepare_threshold=None)
 
 
 @contextmanager

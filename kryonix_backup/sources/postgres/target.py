@@ -335,8 +335,7 @@ def _sequences(replayed: Replayed | None) -> list[list[Any]]:
 @contextmanager
 def _unheard(address: Address) -> Iterator[Connection]:
     """A connection of which no event trigger of the tenant's hears."""
-    options = f"-c session_replication_role=replica {AWAKE}"
-    with connected(address, options=options) as connection:
+    with connected(address, options=f"-c session_replication_role=replica {AWAKE}") as connection:
         hush = Hush(connection)
         hush.begin()
         yield connection

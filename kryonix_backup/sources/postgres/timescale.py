@@ -8,6 +8,7 @@ and drops chunks by itself, and none of that is a statement that a log would hol
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 from psycopg import sql
@@ -16,6 +17,8 @@ from kryonix_backup.errors import RestoreError
 from kryonix_backup.sources.postgres.address import Address
 from kryonix_backup.sources.postgres.session import Connection, connected
 from kryonix_backup.sources.source import Finding
+
+log = logging.getLogger(__name__)
 
 AWAKE = "-c timescaledb.restoring=off"
 """What lets a session see the rows of compressed chunks while the extension rests."""
@@ -33,6 +36,13 @@ select current_setting('shared_preload_libraries') ~ '\mtimescaledb\M'
 """
 # A setting of the database may make its sessions read-only.
 _WRITING = "-c default_transaction_read_only=off"
+# In a schema that the tenant may write to, a function of this name could be meant to run as ours.
+_STRANGE = """
+select from pg_proc p
+where p.proname = 'alter_job' and p.pronamespace = %s::regnamespace
+  and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass
+                  and d.objid = p.oid and d.deptype = 'e')
+"""
 # Jobs have no history in a new database, and would all begin at once: a retention policy would drop
 # the old chunks that were just brought back. Those below 1000 are the extension's own.
 _LATER = """
@@ -124,8 +134,20 @@ def wake(address: Address, *, is_new: bool) -> None:
         with connection.transaction():
             connection.execute(_call(saved[1], "post"))
             if is_new:
-                later = sql.SQL(_LATER).format(alter=sql.Identifier(saved[1], "alter_job"))
-                connection.execute(later)
+                _delay_jobs(connection, address, saved[1])
+
+
+def _delay_jobs(connection: Connection, address: Address, schema: str) -> None:
+    name = sql.Identifier(schema)
+    if connection.execute(_STRANGE, (name.as_string(connection),)).fetchone() is not None:
+        log.warning(
+            "%s: its TimescaleDB jobs begin at once: there is a second function alter_job in schema"
+            " %s, which might be called instead of the extension's",
+            address.shown,
+            schema,
+        )
+        return
+    connection.execute(sql.SQL(_LATER).format(alter=sql.Identifier(schema, "alter_job")))
 
 
 def _call(schema: str, when: str) -> sql.Composed:

@@ -5,8 +5,8 @@
 // for what a server has around its backends, and for nothing of PostgreSQL or TimescaleDB themselves:
 //  1. A database is a module of its own. CREATE, DROP and RENAME DATABASE are run by the module of
 //     `postgres`, so that its catalog tells of them, and a module is made, ended or renamed with them.
-//  2. Connections take turns, one transaction each. Whose turn it is finds its own settings and
-//     prepared statements; a new one begins with what ALTER DATABASE ... SET says, then what it was started with.
+//  2. Connections take turns, one transaction each. Whose turn it is finds its own settings; a new
+//     one begins with what ALTER DATABASE ... SET says, then what it was started with.
 //  3. One backend cannot hold two transactions. Those that only hold or take over a snapshot are not
 //     begun: nothing else writes while a test reads.
 //  4. The extension is linked with the module and needs no loading at the start, which this says.
@@ -134,16 +134,12 @@ async function follow(sql) {
 // ---------------------------------------------------------------- a connection
 
 class Connection {
-  static number = 0
-
   constructor(socket) {
-    this.number = Connection.number++
     this.socket = socket
     this.open = true
     this.held = Buffer.alloc(0)
     this.work = Promise.resolve()
     this.status = 'I'
-    this.prepared = new Set()
     socket.setNoDelay(true)
     socket.on('data', data => this.take(data))
     socket.on('close', () => this.end())
@@ -201,7 +197,7 @@ class Connection {
     else if (kind === 'd') this.rows.push(bytes.subarray(5))
     else if (kind === 'c') await this.copied()
     else if (kind === 'f') await this.answer(Buffer.concat([failed('57014', 'COPY was given up'), ready(this.status)]))
-    else await this.pass(kind, bytes)
+    else await this.answer(await this.database.raw(bytes))
   }
 
   async ask(bytes) {
@@ -228,22 +224,6 @@ class Connection {
     await this.answer(out)
   }
 
-  async pass(kind, bytes) {
-    await this.answer(await this.database.raw(this.named(kind, bytes)))
-  }
-
-  /** The message with the name of its prepared statement, where it has one, made our own. */
-  named(kind, bytes) {
-    let at = 5
-    if (kind === 'B') at = bytes.indexOf(0, at) + 1 // after the portal's name
-    else if ('DC'.includes(kind) && bytes[at] === 0x53) at += 1 // S, a statement
-    else if (kind !== 'P') return bytes
-    if (bytes[at] === 0) return bytes
-    const mine = `${this.number}_${bytes.subarray(at, bytes.indexOf(0, at))}`
-    this.prepared.add(mine)
-    return message(kind, Buffer.concat([bytes.subarray(5, at), text(mine), bytes.subarray(bytes.indexOf(0, at) + 1)]))
-  }
-
   /** Pass on what the backend said; a turn ends where no transaction is open. */
   async answer(out) {
     this.send(out)
@@ -259,17 +239,13 @@ class Connection {
     this.release = null
   }
 
-  /** What a server does for a client that is gone: roll back, and forget what it prepared. */
+  /** What a server does for a client that is gone: roll back. */
   end() {
     if (!this.open) return
     this.open = false
     this.work = this.work.then(async () => {
       if (!this.database || this.database === 'none') return
       if (this.status !== 'I') await this.database.raw(query('rollback'))
-      if (this.prepared.size) {
-        this.release ??= await this.database.taken()
-        for (const name of this.prepared) await this.database.raw(query(`deallocate "${name}"`))
-      }
       this.pause()
     })
   }

@@ -171,6 +171,25 @@ def test_a_switch_that_is_taken_back_wakes_what_was_there(
     assert acme.run(starts) == [(None,)] * 3
 
 
+def test_a_function_that_could_be_meant_to_run_as_ours_is_not_called(
+    server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    acme = Acme(server, Path(server.folder / "unused"), database="overloaded")
+    server.run("createdb", "overloaded")
+    acme.run(
+        "create extension timescaledb",
+        *_HYPERTABLE.split(";\n"),
+        "create function alter_job(job_id bigint, next_start timestamptz) returns void"
+        " language plpgsql as $$begin create table ran_as_ours (); end$$",
+    )
+    wake(Address.parse(server.url("overloaded")), is_new=True)
+
+    assert acme.run(_CALLS) == [("off",)]
+    assert acme.run("select distinct next_start from _timescaledb_config.bgw_job") == [(None,)]
+    assert acme.run("select to_regclass('ran_as_ours')") == [(None,)]
+    assert "a second function alter_job in schema public" in caplog.text
+
+
 def test_check_says_what_holds_and_no_log_is_kept(server: PostgresServer) -> None:
     acme = Acme(server, Path(server.folder / "unused"), database="checked")
     server.run("createdb", "checked")

@@ -29,7 +29,12 @@ from tests.integration.followed import DB, Acme
 from tests.services.timescale import TimescaleServer, timescale_server
 from tests.sources.postgres.engine import restored
 
-pytestmark = pytest.mark.service
+# Seconds of work for the module, of which other tests take as many again.
+pytestmark = [
+    pytest.mark.service,
+    pytest.mark.xdist_group("timescaledb"),
+    pytest.mark.timeout(300),
+]
 
 # Nine days of rows, each a chunk: five are compressed, one of which got a row afterwards.
 _LIFE = """
