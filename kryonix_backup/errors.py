@@ -435,7 +435,7 @@ class RestoreUnknown(RestoreError):
     """No restore of that id has left a journal."""
 
     exit_code = 74
-    hint = "'kryonix audit ID show --action restore' lists the restores that were begun."
+    hint = "See those that were begun with 'kryonix audit ID show --action restore'."
 
 
 class ValidationFailed(RestoreError):

@@ -10,11 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from kryonix_backup.errors import ConfigError, InvalidUrl, SecretMissing, UsageError
-from kryonix_backup.secret import Secret
+from kryonix_backup.secret import Secret, first_line
 
 _SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 _PORTS = {"http": 80, "https": 443}
@@ -88,6 +87,17 @@ def proxy_at(url: str, what: str) -> Proxy:
     return proxy
 
 
+def check_addresses(named: Mapping[str, str], what: str) -> None:
+    """Raise InvalidUrl where a ``proxy`` is none, or it or a ``private_endpoint`` has a login."""
+    if "proxy" in named:
+        proxy_at(named["proxy"], what)
+    if "@" in named.get("private_endpoint", ""):
+        raise InvalidUrl(
+            f"{what}: its private endpoint holds a login, which it must not",
+            "Take it out of the address; credentials come from the environment.",
+        )
+
+
 def with_login(proxy: Proxy, env: Mapping[str, str], prefix: str, what: str) -> Proxy:
     """
     The proxy with the login of ``{prefix}PROXY_USER`` and ``…_PROXY_PASSWORD``, or ``…_FILE``.
@@ -98,12 +108,13 @@ def with_login(proxy: Proxy, env: Mapping[str, str], prefix: str, what: str) -> 
     user, password, path = (env.get(name) or None for name in names)
     if path is not None and password is not None:
         raise UsageError(f"{names[1]} and {names[2]} are both set; set one")
+    word = Secret(password) if password else None
     if path is not None:
-        password = _first_line(names[2], path)
-    if (user is None) != (password is None):
+        word = first_line("password", names[2], path)
+    if (user is None) != (word is None):
         missing = names[0] if user is None else names[1]
         raise SecretMissing(f"{what}: {missing} is not set", f"Set {names[0]} and {names[2]}.")
-    return proxy if password is None else Proxy(proxy.url, user, Secret(password))
+    return Proxy(proxy.url, user, word)
 
 
 def network_named(env: Mapping[str, str], prefixes: Iterable[str], what: str) -> Network | None:
@@ -196,14 +207,3 @@ def _is_in(host: str, excluded: str) -> bool:
         name = excluded.lower().strip(".")
         return bool(name) and (host == name or host.endswith(f".{name}"))
     return address in place
-
-
-def _first_line(variable: str, path: str) -> str:
-    try:
-        lines = Path(path).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        said = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise SecretMissing(f"{variable} names {path}: {said}") from error
-    if not lines or not lines[0]:
-        raise SecretMissing(f"the password file {path} is empty")
-    return lines[0]

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Self
 from kryonix_backup.errors import ConfigError, InvalidName, SecretMissing, UsageError
 from kryonix_backup.limits import LimitSettings
 from kryonix_backup.model import RegionName, SourceName, TenantId, Tier, check_name, tenant_id
-from kryonix_backup.network import Network, network_named, proxy_at
-from kryonix_backup.secret import Secret
+from kryonix_backup.network import Network, check_addresses, network_named
+from kryonix_backup.secret import Secret, first_line, read_secret
 
 __all__ = [
     "PRIMARY", "KeySettings", "KeyStoreSettings", "RegionSettings", "RootKey", "Secret",
@@ -77,16 +77,13 @@ class RegionSettings:
         if name == "kms" or name.endswith(("-kms", "-admin")):  # whose variables are others'
             raise InvalidName(f"{name!r} is not a region's name: it ends in -admin or kms")
         place = row.get("jurisdiction")
-        network: dict[str, Any] = {
-            key: str(row[key]) for key in _NETWORK if row.get(key) is not None
-        }
-        if "proxy" in network:
-            proxy_at(network["proxy"], f"region {name}")  # before a login in it is kept anywhere
+        said: dict[str, Any] = {key: str(row[key]) for key in _NETWORK if row.get(key) is not None}
+        check_addresses(said, f"region {name}")
         return cls(
             RegionName(name),
             str(row["url"]),
             jurisdiction=None if place is None else jurisdiction(place),
-            **network,
+            **said,
         )
 
 
@@ -325,7 +322,7 @@ class RootKey:
         if name.endswith("KEY_STORE"):
             return cls(store=_key_store(env, tenant, value))
         if name.endswith("KEY_FILE"):
-            content = _read_secret_file(name, value)
+            content = read_secret(name, value)
             if len(content) < 32:
                 raise SecretMissing(f"the key file {value} holds fewer than 32 bytes")
             return cls(key_file=Secret(content))
@@ -349,12 +346,7 @@ def _prefixes(tenant: TenantId) -> tuple[str, str]:
 
 def _word(what: str, variable: str, value: str) -> Secret:
     """A secret that people type: the variable's value, or the first line of the file it names."""
-    if not variable.endswith("_FILE"):
-        return Secret(value)
-    lines = _read_secret_file(variable, value).splitlines()
-    if not lines or not lines[0]:
-        raise SecretMissing(f"the {what} file {value} is empty")
-    return Secret(lines[0])
+    return first_line(what, variable, value) if variable.endswith("_FILE") else Secret(value)
 
 
 def _key_store(env: Mapping[str, str], tenant: TenantId, url: str) -> KeyStoreSettings:
@@ -386,13 +378,6 @@ def _kms(env: Mapping[str, str], tenant: TenantId, url: str) -> KeyStoreSettings
         f"tenant {tenant} has its key in a KMS, and no credentials are set for it",
         f"Set {common}KMS_{names[0]} and {common}KMS_{names[1]}, or AWS_{names[0]} and so on.",
     )
-
-
-def _read_secret_file(variable: str, path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise SecretMissing(f"{variable} names {path}: {error.strerror}") from error
 
 
 def home_directory(env: Mapping[str, str] | None = None) -> Path:
