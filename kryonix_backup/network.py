@@ -88,6 +88,17 @@ def proxy_at(url: str, what: str) -> Proxy:
     return proxy
 
 
+def check_addresses(named: Mapping[str, str], what: str) -> None:
+    """Raise InvalidUrl where a ``proxy`` is none, or it or a ``private_endpoint`` has a login."""
+    if "proxy" in named:
+        proxy_at(named["proxy"], what)
+    if "@" in named.get("private_endpoint", ""):
+        raise InvalidUrl(
+            f"{what}: its private endpoint holds a login, which it must not",
+            "Take it out of the address; credentials come from the environment.",
+        )
+
+
 def with_login(proxy: Proxy, env: Mapping[str, str], prefix: str, what: str) -> Proxy:
     """
     The proxy with the login of ``{prefix}PROXY_USER`` and ``…_PROXY_PASSWORD``, or ``…_FILE``.

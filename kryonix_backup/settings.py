@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 from kryonix_backup.errors import ConfigError, InvalidName, SecretMissing, UsageError
 from kryonix_backup.limits import LimitSettings
 from kryonix_backup.model import RegionName, SourceName, TenantId, Tier, check_name, tenant_id
-from kryonix_backup.network import Network, network_named, proxy_at
+from kryonix_backup.network import Network, check_addresses, network_named
 from kryonix_backup.secret import Secret
 
 __all__ = [
@@ -77,16 +77,13 @@ class RegionSettings:
         if name == "kms" or name.endswith(("-kms", "-admin")):  # whose variables are others'
             raise InvalidName(f"{name!r} is not a region's name: it ends in -admin or kms")
         place = row.get("jurisdiction")
-        network: dict[str, Any] = {
-            key: str(row[key]) for key in _NETWORK if row.get(key) is not None
-        }
-        if "proxy" in network:
-            proxy_at(network["proxy"], f"region {name}")  # before a login in it is kept anywhere
+        said: dict[str, Any] = {key: str(row[key]) for key in _NETWORK if row.get(key) is not None}
+        check_addresses(said, f"region {name}")
         return cls(
             RegionName(name),
             str(row["url"]),
             jurisdiction=None if place is None else jurisdiction(place),
-            **network,
+            **said,
         )
 
 

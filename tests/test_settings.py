@@ -241,8 +241,9 @@ def test_two_roots_or_pins_are_one_too_many(env: dict[str, str]) -> None:
         RootKey.from_environment(env, ACME)
 
 
-def test_a_login_in_a_proxys_address_is_refused_before_it_is_kept() -> None:
-    row = {"name": "primary", "url": "s3://acme", "proxy": "http://backup:hunter2@10.0.0.9:3128"}
+@pytest.mark.parametrize("name", ["proxy", "private_endpoint"])
+def test_a_login_in_an_address_is_refused_before_it_is_kept(name: str) -> None:
+    row = {"name": "primary", "url": "s3://acme", name: "http://backup:hunter2@10.0.0.9:3128"}
 
     with pytest.raises(InvalidUrl, match="holds a login") as raised:
         RegionSettings.from_plain(row)

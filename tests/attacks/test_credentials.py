@@ -26,7 +26,7 @@ pytestmark = pytest.mark.service
 def client(tenant: Tenant, service: str = "s3", pair: S3Credentials | None = None) -> Any:
     """A client of the vendor's with the tenant's key pair, or another one."""
     own = pair or kept_credentials(tenant.settings.primary, tenant.env, tenant.id)
-    return connection(service, tenant.bucket(), own, None)
+    return connection(service, tenant.bucket(), own)
 
 
 def refused(town: Town, attempt: Callable[[], Any]) -> None:
@@ -125,7 +125,7 @@ def test_half_a_pair_and_no_pair_open_nothing(town: Town) -> None:
     theirs = town.b.bucket().name
     crossed = client(town.a, pair=S3Credentials(b.access_key_id, a.secret_access_key))
     wrong = client(town.a, pair=S3Credentials(b.access_key_id, Secret("x" * 40)))
-    nobody = connection("s3", town.b.bucket(), None, None)
+    nobody = connection("s3", town.b.bucket(), None)
 
     for thief in (crossed, wrong, nobody):
         refused(town, lambda thief=thief: thief.list_objects_v2(Bucket=theirs))

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.service
 def control(region: RegionSettings) -> S3Control:
     bucket = parse_location(region.url)
     assert isinstance(bucket, Bucket)
-    return S3Control(bucket, s3_credentials(region, {}, None), None)
+    return S3Control(bucket, s3_credentials(region, {}, None))
 
 
 def open_uploads(region: RegionSettings) -> int:
