@@ -19,6 +19,7 @@ from kryonix_backup.model import BackupKind
 from kryonix_backup.sdk.logs import needed_log_sources
 from kryonix_backup.settings import TenantSettings
 
+_SET = {"tenant", "pool"}  # by the command, never by a parameter
 _TEXT = {"snapshot", "restore", "resume", "kind", "at"}
 
 
@@ -113,6 +114,10 @@ def queue_run(client: SyncPrefectClient, request: FlowRequest) -> UUID:
             f"the Prefect server has no deployment {request.deployment}",
             "Run 'kryonix up', or 'prefect deploy --all' for a server of your own.",
         ) from error
+    known = sorted((deployment.parameter_openapi_schema or {}).get("properties", {}))
+    takes = f"It takes: {', '.join(name for name in known if name not in _SET) or 'none'}."
+    if unknown := [name for name in request.parameters if name not in known]:
+        raise UsageError(f"{request.deployment} has no parameter {unknown[0]!r}", takes)
     try:
         run = client.create_flow_run_from_deployment(
             deployment.id, parameters=request.parameters, tags=request.tags
@@ -121,7 +126,7 @@ def queue_run(client: SyncPrefectClient, request: FlowRequest) -> UUID:
         if error.response.status_code not in (409, 422):
             raise
         detail = error.response.json().get("detail", error.response.text)
-        raise UsageError(f"the server refuses these parameters: {detail}") from error
+        raise UsageError(f"the server refuses these parameters: {detail}", takes) from error
     return run.id
 
 

@@ -24,7 +24,6 @@ from tasks.report import report_backup
     timeout_seconds=24 * HOUR_S,
     description="Back up a tenant's sources into one snapshot.",
 )
-@telling_what_next
 def backup_tenant(
     tenant: Tenant, kind: BackupKind = BackupKind.FULL, sources: list[Source] | None = None
 ) -> State[dict[str, Any]]:
@@ -39,18 +38,20 @@ def backup_tenant(
             only fetches the transaction log of a database. All restore alike.
         sources: Only these sources, by name; empty means all of the tenant's.
     """
-    # First the tenant's own: who waits for that keeps nobody else from a slot of all.
-    with concurrency(tenant_limit(tenant)), concurrency(BACKUPS_LIMIT, strict=True):
-        if kind is BackupKind.LOG:
-            return _keep_logs(tenant, sources or [])
-        opened = open_backup(tenant, kind, sources or [])
-        running = [
-            back_up_source.submit(tenant, opened["session"], source) for source in opened["sources"]
-        ]
-        results: list[Any] = [source.result() for source in running]
-        report = publish_snapshot(tenant, opened["session"], results)
-        line = report_backup(tenant, report)
-    return Completed(message=line, data=report)
+    with telling_what_next():
+        # First the tenant's own: who waits for that keeps nobody else from a slot of all.
+        with concurrency(tenant_limit(tenant)), concurrency(BACKUPS_LIMIT, strict=True):
+            if kind is BackupKind.LOG:
+                return _keep_logs(tenant, sources or [])
+            opened = open_backup(tenant, kind, sources or [])
+            running = [
+                back_up_source.submit(tenant, opened["session"], source)
+                for source in opened["sources"]
+            ]
+            results: list[Any] = [source.result() for source in running]
+            report = publish_snapshot(tenant, opened["session"], results)
+            line = report_backup(tenant, report)
+        return Completed(message=line, data=report)
 
 
 def _keep_logs(tenant: str, sources: list[str]) -> State[dict[str, Any]]:

@@ -22,7 +22,6 @@ from tasks.follow import follow_pool
     description="Keep the transaction logs of all tenants of a pool, continuously.",
     on_crashed=[follow_again],
 )
-@telling_what_next
 def follow_logs(
     pool: Pool,
     every_s: Annotated[
@@ -39,5 +38,6 @@ def follow_logs(
         pool: The pool whose tenants' logs are kept; each tier has one of its name.
         every_s: Seconds after which what was committed is kept at the latest.
     """
-    line = follow_pool(pool, every_s)
-    return Completed(message=line, data=line)
+    with telling_what_next():
+        line = follow_pool(pool, every_s)
+        return Completed(message=line, data=line)

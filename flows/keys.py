@@ -20,7 +20,6 @@ from tasks.policy import HOUR_S
     timeout_seconds=HOUR_S,
     description="Rotate those keys of a tenant that are due by its schedules.",
 )
-@telling_what_next
 def rotate_keys(tenant: Tenant, *, dry_run: bool = False) -> State[dict[str, Any]]:
     """
     Rotate those keys of a tenant that are due; a dry run says what is.
@@ -31,7 +30,8 @@ def rotate_keys(tenant: Tenant, *, dry_run: bool = False) -> State[dict[str, Any
         tenant: Id of the tenant, such as acme.
         dry_run: Only say what is due, and change nothing.
     """
-    looked = look_at_keys(tenant)
-    report = looked if dry_run else rotate_due_keys(tenant, wait_for=[looked])
-    line = report_keys(tenant, report)
-    return Completed(message=line, data=report)
+    with telling_what_next():
+        looked = look_at_keys(tenant)
+        report = looked if dry_run else rotate_due_keys(tenant, wait_for=[looked])
+        line = report_keys(tenant, report)
+        return Completed(message=line, data=report)

@@ -23,7 +23,6 @@ from tasks.report import report_tenant
     description="Take a new tenant on in six steps: isolation, encryption, storage, compliance,"
     " optimisation and monitoring.",
 )
-@telling_what_next
 def onboard_tenant(tenant: Tenant) -> State[dict[str, Any]]:
     """
     Take a new tenant on in six steps; run again it completes or proves them.
@@ -33,13 +32,14 @@ def onboard_tenant(tenant: Tenant) -> State[dict[str, Any]]:
     Args:
         tenant: Id of the tenant, such as acme; its block has to be saved before.
     """
-    settings = check_settings(tenant)
-    done: dict[str, Any] = {}
-    try:
-        for step in STEPS:
-            done[step] = onboarding_step(tenant, step)
-    except (KryonixError, TimeoutError):
-        take_back(tenant)
-        raise
-    line = report_tenant(tenant, settings, done)
-    return Completed(message=line, data={**settings, "onboarding": done})
+    with telling_what_next():
+        settings = check_settings(tenant)
+        done: dict[str, Any] = {}
+        try:
+            for step in STEPS:
+                done[step] = onboarding_step(tenant, step)
+        except (KryonixError, TimeoutError):
+            take_back(tenant)
+            raise
+        line = report_tenant(tenant, settings, done)
+        return Completed(message=line, data={**settings, "onboarding": done})

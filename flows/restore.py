@@ -36,7 +36,6 @@ def _run_name() -> str:
     on_cancellation=[roll_back_cancelled],
     on_crashed=[tell_how_to_resume],
 )
-@telling_what_next
 def restore_tenant(  # noqa: PLR0913  the form that the UI draws
     tenant: Tenant,
     *,
@@ -67,32 +66,33 @@ def restore_tenant(  # noqa: PLR0913  the form that the UI draws
         overwrite: Replace what is at the target; without it nothing that is there is touched.
         resume: Id of a restore that was stopped, to go on with; only the tenant is looked at then.
     """
-    if resume is not None:
-        plan = resume_restore(tenant, resume)
-    else:
-        plan = plan_restore(
-            tenant,
-            RestoreRequest(
-                snapshot,
-                at,
-                tuple(sources or ()),
-                tuple(include or ()),
-                to or {},
-                strict,
-                overwrite,
-            ),
-        )
-    show_plan(tenant, plan)
-    if resume is None:
-        begin_restore(tenant, plan)
-    try:
-        for phase in Phase:
-            run_phase(tenant, plan, phase.label)
-    except AlreadyRunning:
-        raise  # another run is at it: its work is not ours to undo
-    except Exception as error:
-        rollback_restore(tenant, plan["restore"], because=str(error))
-        raise
-    report = close_restore(tenant, plan)
-    line = report_restore(tenant, report)
-    return Completed(message=line, data=report)
+    with telling_what_next():
+        if resume is not None:
+            plan = resume_restore(tenant, resume)
+        else:
+            plan = plan_restore(
+                tenant,
+                RestoreRequest(
+                    snapshot,
+                    at,
+                    tuple(sources or ()),
+                    tuple(include or ()),
+                    to or {},
+                    strict,
+                    overwrite,
+                ),
+            )
+        show_plan(tenant, plan)
+        if resume is None:
+            begin_restore(tenant, plan)
+        try:
+            for phase in Phase:
+                run_phase(tenant, plan, phase.label)
+        except AlreadyRunning:
+            raise  # another run is at it: its work is not ours to undo
+        except Exception as error:
+            rollback_restore(tenant, plan["restore"], because=str(error))
+            raise
+        report = close_restore(tenant, plan)
+        line = report_restore(tenant, report)
+        return Completed(message=line, data=report)

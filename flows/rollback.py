@@ -18,7 +18,6 @@ from tasks.restore import roll_back_restore
     timeout_seconds=6 * HOUR_S,
     description="Put a tenant back to where it was before a restore.",
 )
-@telling_what_next
 def rollback_restore(
     tenant: Tenant,
     restore: Restore,
@@ -32,5 +31,6 @@ def rollback_restore(
         restore: Id of the restore, as its first run named it.
         because: Why, for the audit chain.
     """
-    roll_back_restore(tenant, restore, because)
-    return Completed(message=f"restore {restore} is rolled back", data=restore)
+    with telling_what_next():
+        roll_back_restore(tenant, restore, because)
+        return Completed(message=f"restore {restore} is rolled back", data=restore)

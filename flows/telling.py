@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from typing import ParamSpec, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from kryonix_backup.errors import KryonixError
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _NEXT = ". Next: "
 
 
-def telling_what_next(run: Callable[P, R]) -> Callable[P, R]:
-    """The flow's function; an error's hint stands behind its message, which is all that is kept."""
+@contextmanager
+def telling_what_next() -> Iterator[None]:
+    """
+    An error's hint stands behind its message, which is all that the state of a run keeps.
 
-    @wraps(run)
-    def told(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return run(*args, **kwargs)
-        except KryonixError as error:
-            if _NEXT not in error.message:  # a flow inside of this one may have told it
-                error.args = (f"{error.message}{_NEXT}{error.next_step}", *error.args[1:])
-            raise
-
-    return told
+    Not a decorator: Prefect finds the types of a flow's parameters in its function's own module.
+    """
+    try:
+        yield
+    except KryonixError as error:
+        if _NEXT not in error.message:  # a flow inside of this one may have told it
+            error.args = (f"{error.message}{_NEXT}{error.next_step}", *error.args[1:])
+        raise

@@ -52,7 +52,9 @@ def report_keys(tenant: str, report: Plain) -> str:
         }
         for row in report["keys"]
     ]
-    create_table_artifact(rows, key=f"keys-{tenant}", description=f"Keys of {tenant}")
+    create_table_artifact(
+        rows, key=f"keys-{tenant}", description=f"Keys of {tenant} and their states; no secret"
+    )
     note_facts(tenant, status="due" if report["due"] else "complete")
     return keys_line(report)
 

@@ -22,8 +22,14 @@ _PROBLEMS_SHOWN = 100
 def report_backup(tenant: str, report: Plain) -> str:
     """Show a backup's figures by source, and say in a line what it came to."""
     rows = backup_table(report)
-    create_table_artifact(rows, key=f"backup-{tenant}", description=f"Backup of {tenant}")
-    create_markdown_artifact(backup_text(report), key=f"snapshot-{tenant}")
+    create_table_artifact(
+        rows, key=f"backup-{tenant}", description=f"Figures of the newest backup of {tenant}"
+    )
+    create_markdown_artifact(
+        backup_text(report),
+        key=f"snapshot-{tenant}",
+        description=f"The newest snapshot of {tenant}, and what can be done with it",
+    )
     note_facts(tenant, snapshot=report["snapshot"], status=report["status"])
     return backup_line(report)
 
@@ -47,9 +53,15 @@ def show_plan(tenant: str, plan: Plain) -> None:
 def report_restore(tenant: str, report: Plain) -> str:
     """Show a restore phase by phase, and say in a line what it came to."""
     create_table_artifact(
-        restore_table(report), key=f"restore-{tenant}", description=f"Restore of {tenant}"
+        restore_table(report),
+        key=f"restore-{tenant}",
+        description=f"Phases of the newest restore of {tenant}",
     )
-    create_markdown_artifact(restore_text(report), key=f"restored-{tenant}")
+    create_markdown_artifact(
+        restore_text(report),
+        key=f"restored-{tenant}",
+        description=f"What the newest restore of {tenant} came to",
+    )
     note_facts(tenant, snapshot=report["snapshot"], status=report["status"])
     return restore_line(report)
 
@@ -58,11 +70,17 @@ def report_restore(tenant: str, report: Plain) -> str:
 def report_tenant(tenant: str, settings: Plain, done: Plain) -> str:
     """Show what a new tenant is made of, and what each step of taking it on came to."""
     steps = [{"Step": step, "Came to": _code(in_words(facts))} for step, facts in done.items()]
-    create_table_artifact(steps, key=f"onboarding-{tenant}", description=f"Onboarding of {tenant}")
+    create_table_artifact(
+        steps,
+        key=f"onboarding-{tenant}",
+        description=f"What each step of taking {tenant} on came to",
+    )
     rows = [{"What": "region", **row} for row in settings["regions"]]
     rows += [{"What": "source", "name": row["name"], "url": row["url"]}
              for row in settings["sources"]]  # fmt: skip
-    create_table_artifact(rows, key=f"tenant-{tenant}", description=f"{tenant} is ready")
+    create_table_artifact(
+        rows, key=f"tenant-{tenant}", description=f"Regions and sources of {tenant}"
+    )
     return f"{tenant} is ready: run 'kryonix flow backup {tenant}'"
 
 

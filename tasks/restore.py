@@ -102,7 +102,7 @@ def resume_restore(tenant: str, restore: str) -> Plain:
 def run_phase(tenant: str, plan: Plain, phase: str) -> State[Plain]:
     """Run one phase; its outcome is in the journal before the task ends."""
     key = qualified(tenant, phase.replace("_", "-"))
-    with ProgressBoard(key, f"{phase} of {tenant}") as board:
+    with ProgressBoard(key, f"restore {tenant}, {phase.replace('_', ' ')}") as board:
         result = connect(tenant).run_phase(
             RestorePlan.from_plain(plan), Phase[phase.upper()], board.listen
         )

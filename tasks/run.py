@@ -24,7 +24,11 @@ def note_facts(tenant: str, **facts: str) -> None:
     2 s more for every other run).
     """
     rows = [{"Fact": name, "Value": value} for name, value in facts.items()]
-    create_table_artifact(rows, key=f"{_KEY}{tenant}", description=f"Facts of this run of {tenant}")
+    create_table_artifact(
+        rows,
+        key=f"{_KEY}{tenant}",
+        description=f"Facts of the newest run of {tenant}, for programs",
+    )
 
 
 def facts_of(shown: list[Artifact]) -> dict[str, str]:

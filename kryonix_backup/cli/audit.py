@@ -26,6 +26,8 @@ class _TenantFirst(click.Group):
     """``audit ID verify``: the tenant stands before the command, as in every other command."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing and len(args) == 1:
+            return super().parse_args(ctx, [])  # a shell asks what may come next
         named = args and args[0] not in self.commands and not args[0].startswith("-")
         if named and len(args) == 1:
             raise UsageError(

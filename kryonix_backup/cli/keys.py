@@ -28,7 +28,8 @@ class _AfterTenant(click.Group):
     """``keys ID show``: says so where the id was left out, or stands behind."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] in self.commands and (len(args) == 1 or args[1] not in self.commands):
+        first = bool(args) and not ctx.resilient_parsing and args[0] in self.commands
+        if first and (len(args) == 1 or args[1] not in self.commands):
             raise UsageError(
                 f"the tenant's id stands before {args[0]!r}", f"Run 'kryonix keys ID {args[0]}'."
             )

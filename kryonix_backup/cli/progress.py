@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from kryonix_backup.cli.text import duration, size
 from kryonix_backup.events import Listener, Progress, quiet
 
+_WIDE = 120
+
 
 @contextmanager
 def shown_progress() -> Iterator[Listener]:
@@ -22,7 +24,9 @@ def shown_progress() -> Iterator[Listener]:
     from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.fields[stage]}"), BarColumn(), TextColumn("{task.description}"))
+    stage, told = TextColumn("{task.fields[stage]}"), TextColumn("{task.description}")
+    # The words before the bar: a narrow terminal has no room for both.
+    columns = (stage, BarColumn(), told) if console.width >= _WIDE else (stage, told)
     with Bar(*columns, console=console, transient=True, refresh_per_second=5) as bar:
         task = bar.add_task("starting", total=None, stage="")
 

@@ -135,11 +135,13 @@ class Refusal(NamedTuple):
         kind = _CODES.get(code) or _STATUSES.get(status)
         if kind is None:
             kind = StoreUnavailable if status >= 500 or not status else StoreError
-        said = " ".join(filter(None, [str(status or ""), code])) or "no answer"
+        said = " ".join(filter(None, [str(status or ""), code]))
+        told = why or (f"the server says {said}" if said else "no answer from the server")
         if self.is_missing_bucket:
             return ObjectMissing(f"{address}: the bucket does not exist", _NO_BUCKET_HINT)
         if kind is ObjectMissing:
-            return ObjectMissing(f"{address}: {what} is missing")
+            no_bucket = _NO_BUCKET_HINT if what == "the bucket" else None
+            return ObjectMissing(f"{address}: {what} is missing", no_bucket)
         if kind is ObjectExists:
             return ObjectExists(f"{address}: {what} exists already")
-        return kind(f"{address}: {what}: {why or f'the server says {said}'}", _HINTS.get(code))
+        return kind(f"{address}: {what}: {told}", _HINTS.get(code))

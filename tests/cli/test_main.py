@@ -281,6 +281,8 @@ def test_shells_complete_commands_and_tenants(kryonix: Terminal) -> None:
 
     assert complete("kryonix res", 1) == ["plain,restore"]
     assert complete("kryonix backup a", 2) == ["plain,acme"]
+    assert complete("kryonix audit acme ", 3) == ["plain,accept", "plain,show", "plain,verify"]
+    assert complete("kryonix keys acme mo", 3) == ["plain,move"]
 
 
 def test_main_is_what_the_entry_point_names() -> None:

@@ -146,8 +146,12 @@ def test_a_wrong_parameter_is_refused_before_anything_is_queued(
     kryonix: Kryonix, acme: TenantSettings
 ) -> None:
     answer = kryonix.run("flow", "restore", "acme", "snapshot=../x", code=2)
+    typo = kryonix.run("flow", "backup", "acme", "knd=full", code=2)
 
     assert "snapshot" in answer["error"]["message"]
+    assert "It takes: at, include, overwrite," in answer["error"]["hint"]
+    assert "has no parameter 'knd'" in typo["error"]["message"]
+    assert typo["error"]["hint"] == "It takes: kind, sources."
 
 
 @pytest.fixture(scope="module")
