@@ -33,7 +33,9 @@ from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.snapshot import PartResult, Snapshot
 from kryonix_backup.repository.tree import TreeReader
 
-_LEAST_READERS = 2  # one opens a pack while the other waits for a disk
+# One opens a pack while the other waits for a disk. What they hold is less than a backup does, so
+# the least memory that a tier may allow is enough.
+_LEAST_READERS = 2
 _SAMPLE_SHARE = 30  # one pack in so many: read daily, everything is read within a month
 _AFFECTED_SHOWN = 100  # entries named for one damaged object; the count is always whole
 
