@@ -225,8 +225,9 @@ class _Road:
             # What was read so far is kept as chunks that nothing names; the entry is left out.
             self._dump.problems.append(Problem(entry.text, error.message))
             return
-        holes = sum(length for _, length in final.meta.get("holes", ()))
-        final = final._replace(size=size + holes)
+        length = size + sum(hole for _, hole in final.meta.get("holes", ()))
+        if length != final.size:
+            final = final._replace(size=length)
         counts = self._counts
         self._counts = PartCounts(
             counts.entries + 1,

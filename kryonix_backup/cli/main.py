@@ -7,6 +7,7 @@ carries nothing that it does not use.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -56,6 +57,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
 }  # fmt: skip
 COMMANDS = {name: each for section in SECTIONS.values() for name, each in section.items()}
 
+# Looking for cycles after every 700 new objects takes 1.5 % of a backup, and there are hardly any.
+_OBJECTS_TO_LOOK_AGAIN = 20_000
 _AGAIN_S = 0.02  # by then the clearing away is over
 
 
@@ -130,6 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code; nothing but an exit code leaves here."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     told: dict[str, bool] = {}
+    gc.set_threshold(_OBJECTS_TO_LOOK_AGAIN)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

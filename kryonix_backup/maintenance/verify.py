@@ -33,6 +33,9 @@ from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.snapshot import PartResult, Snapshot
 from kryonix_backup.repository.tree import TreeReader
 
+# One opens a pack while the other waits for a disk. What they hold is less than a backup does, so
+# the least memory that a tier may allow is enough.
+_LEAST_READERS = 2
 _SAMPLE_SHARE = 30  # one pack in so many: read daily, everything is read within a month
 _AFFECTED_SHOWN = 100  # entries named for one damaged object; the count is always whole
 
@@ -134,9 +137,8 @@ class _Verification:
 
     def _read_packs(self, packs: Sequence[PackInfo]) -> None:
         total = sum(pack.size for pack in packs)
-        with ThreadPoolExecutor(
-            self._repository.store.parallel, thread_name_prefix="scrub"
-        ) as pool:
+        readers = max(self._repository.store.parallel, _LEAST_READERS)
+        with ThreadPoolExecutor(readers, thread_name_prefix="scrub") as pool:
             for pack, reason, bad in pool.map(self._repository.scrubber(), packs):
                 self._bytes_read += pack.size
                 if reason:

@@ -27,7 +27,7 @@ from kryonix_backup.errors import (
     StoreUnavailable,
     StoreUnsupported,
 )
-from kryonix_backup.model import Blob
+from kryonix_backup.model import MIB, Blob
 from kryonix_backup.storage.object_name import (
     SCRATCH,
     check_object_name,
@@ -39,6 +39,9 @@ from kryonix_backup.storage.store import ObjectInfo
 _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o600
 _ABANDONED_SECONDS = 24 * 3600.0
+# What is larger gives the page cache back what it took there, once it is on disk: the next one has
+# that memory at hand, and a backup does not push out what the platform works with.
+_REMEMBERED_BYTES = MIB
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Nothing hangs where somebody put a FIFO under an object's name.
@@ -300,6 +303,9 @@ def _write(scratch: int, body: Blob) -> str:
             while written < len(rest):
                 written += os.write(descriptor, rest[written:])
         os.fsync(descriptor)
+        if written > _REMEMBERED_BYTES:
+            with suppress(OSError):
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     except BaseException:
         os.unlink(name, dir_fd=scratch)
         raise

@@ -57,13 +57,41 @@ def test_text_shrinks(setting: str, codec: Codec) -> None:
     assert len(packed) < len(TEXT) / 2
 
 
-def test_adaptive_takes_the_level_that_measures_best() -> None:
-    compress = Adaptive()
-    best = min(len(zstandard.ZstdCompressor(level=level).compress(TEXT)) for level in (1, 3))
+def _words(least: int, most: int) -> bytes:
+    """Words of so many letters in no order."""
+    draw = random.Random(2)
+    letters = [bytes((code,)) for code in range(97, 123)]
+    words = [b"".join(draw.choices(letters, k=draw.randint(least, most))) for _ in range(100)]
+    return b" ".join(draw.choices(words, k=40_000))
 
-    for _ in range(50):
-        _, packed = compress(TEXT)
-        assert len(packed) <= 1.03 * best + 1
+
+SHORT_WORDS = _words(3, 6)  # level 3 saves 2.7 % of them
+LONG_WORDS = _words(8, 14)  # level 1 finds all that there is
+
+
+def test_adaptive_takes_level_3_where_it_pays() -> None:
+    lengths = {}
+    for body in (SHORT_WORDS, LONG_WORDS):
+        level_3 = len(zstandard.ZstdCompressor(level=3).compress(body))
+        compress = Adaptive()
+        for _ in range(50):
+            _, packed = compress(body)
+            assert len(packed) <= level_3 + 0.016 * len(body)
+        lengths[body] = len(packed) == level_3
+
+    assert lengths == {SHORT_WORDS: True, LONG_WORDS: False}
+
+
+def test_adaptive_follows_a_stream_that_changes() -> None:
+    compress = Adaptive()
+    level_3 = len(zstandard.ZstdCompressor(level=3).compress(SHORT_WORDS))
+    for _ in range(100):
+        compress(LONG_WORDS)
+
+    for _ in range(100):
+        _, packed = compress(SHORT_WORDS)
+
+    assert len(packed) == level_3
 
 
 def test_adaptive_stores_a_frame_that_only_starts_like_text() -> None:

@@ -18,6 +18,7 @@ from kryonix_backup.errors import (
     StoreUnavailable,
     StoreUnsupported,
 )
+from kryonix_backup.model import MIB
 from kryonix_backup.storage.filesystem import FilesystemStore
 from kryonix_backup.storage.store import ObjectStore
 from tests.storage.contract import StoreContract, names, raised
@@ -190,6 +191,31 @@ def test_what_the_system_says_is_translated_and_leaves_nothing(
             patched.setattr(os, call, refuse)
             with pytest.raises(kind):
                 ask("packs/before")
+
+
+def test_a_large_object_leaves_the_page_cache_once_it_is_on_disk(
+    store: FilesystemStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    sync = os.fsync
+
+    def synced(descriptor: int) -> None:
+        calls.append("synced")
+        sync(descriptor)
+
+    def advised(descriptor: int, start: int, length: int, advice: int) -> None:
+        assert (start, length, advice) == (0, 0, os.POSIX_FADV_DONTNEED)
+        calls.append(f"{os.fstat(descriptor).st_size} bytes given back")
+        raise OSError(errno.EINVAL, "not every file system takes advice")
+
+    store.put("a", b"made before: its directories are durable")
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "posix_fadvise", advised)
+    store.put("small", bytes(1000))
+    store.put("large", bytes(2 * MIB))
+
+    assert calls == ["synced", "synced", "synced", f"{2 * MIB} bytes given back", "synced"]
+    assert store.get("large") == bytes(2 * MIB)
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV])

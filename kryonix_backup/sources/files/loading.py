@@ -1,7 +1,7 @@
 """
 Writing the entries of a snapshot into the staging directory.
 
-A directory gets its metadata when everything in it is written, a file when its content is; the
+A directory gets its metadata when everything in it is made, a file when its content is written; the
 time comes last, so that a file with its size, mode and time right is a finished one.
 """
 
@@ -10,15 +10,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import msgpack
-from blake3 import blake3
 
-from kryonix_backup.errors import RestoreError, UnsafePath
+from kryonix_backup.errors import UnsafePath
 from kryonix_backup.model import Blob, Entry, EntryKind, Problem
+from kryonix_backup.sources.files.filling import LARGE_BYTES, Filled, Fillers, fill
 from kryonix_backup.sources.files.folders import (
     KEPT_OPEN,
     Folder,
@@ -47,6 +50,7 @@ from kryonix_backup.sources.source import LoadReport
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _MADE_ON_THE_WAY = 0o755  # for a directory that is not among the entries itself
+_MOST_WAITING = 1000  # entries after a file whose content is not written yet
 _NODES = {
     EntryKind.FIFO: stat.S_IFIFO,
     EntryKind.SOCKET: stat.S_IFSOCK,
@@ -72,6 +76,17 @@ class _Level:
         self.meta = meta
 
 
+class _Filling(NamedTuple):
+    """A file whose content is being written by another thread; ``mode`` is what it has so far."""
+
+    fd: int
+    mode: int
+    filled: Future[Filled]
+
+
+_Outcome = TypeVar("_Outcome", bound=bytes | _Filling)
+
+
 class Loader:
     """One run of `load`; ``resumed`` when an earlier one may have left something."""
 
@@ -88,7 +103,10 @@ class Loader:
         self._problems: list[Problem] = []
         self._entries = self._bytes = 0
         self._links = Folder(self._root, b"", self._root)
-        self._write: dict[EntryKind, Callable[[Entry, Iterable[Blob]], bytes]] = {
+        self._fillers = Fillers()
+        self._waiting: deque[tuple[Entry, bytes | _Filling]] = deque()  # to be noted, in order
+        self._taken = 0
+        self._write: dict[EntryKind, Callable[[Entry, Iterable[Blob]], bytes | _Filling]] = {
             EntryKind.FILE: self._file,
             EntryKind.DIRECTORY: self._directory,
             EntryKind.SYMLINK: self._symlink,
@@ -101,30 +119,63 @@ class Loader:
         try:
             for entry, pieces in items:
                 self._take(entry, pieces)
+                self._settle(_MOST_WAITING)
+            self._settle(0)
             while len(self._levels) > 1:
                 self._leave()
         finally:
-            self._ledger.close()
-            self._directories.close()
+            self._end()
         problems = (*self._problems, *self._tally.problems())
         return LoadReport(self._entries, self._bytes, problems)
+
+    def _end(self) -> None:
+        try:
+            self._settle(0)  # after a failure, too: the next try need not write it again
+        finally:
+            self._fillers.close()
+            for _, note in self._waiting:
+                if isinstance(note, _Filling):
+                    os.close(note.fd)
+            self._ledger.close()
+            self._directories.close()
 
     def _take(self, entry: Entry, pieces: Iterable[Blob]) -> None:
         path = entry.path
         if path or entry.kind is not EntryKind.DIRECTORY:
             check_path(path)
+        note = self._attempt(entry, partial(self._write[entry.kind], entry, pieces))
+        self._waiting.append((entry, note))
+        self._taken += 1
+
+    def _attempt(self, entry: Entry, step: Callable[[], _Outcome]) -> _Outcome | bytes:
         try:
-            note = self._write[entry.kind](entry, pieces)
+            return step()
         except OSError as error:
             if error.errno not in _OF_ONE_ENTRY:
-                raise restore_error(error, f"{shown(path)} cannot be written") from error
+                raise restore_error(error, f"{shown(entry.path)} cannot be written") from error
             self._leave_out(entry, error)
-            note = LEFT_OUT
-        self._ledger.add(path, note)
+            return LEFT_OUT
+
+    def _settle(self, most: int) -> None:
+        """Note what became of entries; so many at most wait for content to be written."""
+        while self._waiting:
+            entry, note = self._waiting[0]
+            written = not isinstance(note, _Filling) or note.filled.done()
+            if len(self._waiting) <= most and not written:
+                return
+            self._waiting.popleft()
+            if isinstance(note, _Filling):
+                note = self._attempt(entry, partial(self._finish, entry, note))
+            self._note(entry, note)
+
+    def _note(self, entry: Entry, note: bytes) -> None:
+        self._ledger.add(entry.path, note)
         if note is not LEFT_OUT:
             self._entries += 1
             if "changed" in entry.meta:
-                self._report(path, "changed while it was backed up; its content may mix two states")
+                self._report(
+                    entry.path, "changed while it was backed up; its content may mix two states"
+                )
 
     def _leave_out(self, entry: Entry, error: OSError) -> None:
         device = entry.kind in (EntryKind.CHARACTER_DEVICE, EntryKind.BLOCK_DEVICE)
@@ -133,7 +184,10 @@ class Loader:
         if entry.kind is not EntryKind.DIRECTORY and error.errno != errno.EEXIST:
             parent, name = split(entry.path)
             try:
-                os.unlink(name, dir_fd=self._at(parent))  # what there is of it is not it
+                place = Folder(self._root, parent).open()
+                before = os.fstat(place.fd)
+                os.unlink(name, dir_fd=place.fd)  # what there is of it is not it
+                os.utime(place.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
             except OSError:
                 pass  # it was never made
 
@@ -202,7 +256,7 @@ class Loader:
 
     # ------------------------------------------------------------------ files
 
-    def _file(self, entry: Entry, pieces: Iterable[Blob]) -> bytes:
+    def _file(self, entry: Entry, pieces: Iterable[Blob]) -> bytes | _Filling:
         parent, name = split(entry.path)
         here = self._at(parent)
         mode = entry.meta["mode"] & 0o777
@@ -218,16 +272,38 @@ class Loader:
                 return kept
             remove_tree(here, name)
             fd = os.open(name, _CREATE, mode, dir_fd=here)
+        return self._filled(entry, fd, mode & ~self._umask, pieces)
+
+    def _filled(self, entry: Entry, fd: int, mode: int, pieces: Iterable[Blob]) -> bytes | _Filling:
+        holes = entry.meta.get("holes", ())
         try:
-            digest = self._fill(fd, entry, pieces)
-            self._metadata.of_new(fd, entry.path, entry.meta, mode & ~self._umask)
+            if entry.content_bytes >= LARGE_BYTES:
+                return _Filling(fd, mode, self._fillers.fill(fd, pieces, holes))
+            filled = fill(fd, pieces, holes)
+        except BaseException:
+            os.close(fd)
+            raise
+        return self._complete(entry, fd, mode, filled)
+
+    def _finish(self, entry: Entry, filling: _Filling) -> bytes:
+        try:
+            filled = filling.filled.result()
+        except BaseException:
+            os.close(filling.fd)
+            raise
+        return self._complete(entry, filling.fd, filling.mode, filled)
+
+    def _complete(self, entry: Entry, fd: int, mode: int, filled: Filled) -> bytes:
+        try:
+            self._metadata.of_new(fd, entry.path, entry.meta, mode)
         finally:
             os.close(fd)
-        return digest
+        self._bytes += filled.bytes
+        return filled.digest
 
     def _kept(self, entry: Entry, here: int, name: bytes) -> bytes | None:
         """The digest of a file that an earlier try finished; None if it has to be written."""
-        digest = self._ledger.earlier(entry.path)
+        digest = self._ledger.earlier(self._taken, entry.path)
         info = look(here, name)
         if digest in (None, LEFT_OUT) or info is None or not stat.S_ISREG(info.st_mode):
             return None
@@ -238,21 +314,6 @@ class Loader:
             meta["mode"],
         )
         return digest if same else None
-
-    def _fill(self, fd: int, entry: Entry, pieces: Iterable[Blob]) -> bytes:
-        holes = entry.meta.get("holes")
-        hasher = blake3()
-        if holes:
-            pieces = _between_holes(fd, pieces, holes)
-        written = 0
-        for piece in pieces:
-            hasher.update(piece)
-            count = os.write(fd, piece)
-            written += len(piece)
-            if count < len(piece):
-                _write_rest(fd, memoryview(piece)[count:])
-        self._bytes += written
-        return hasher.digest()
 
     # ------------------------------------------------------------------ everything else
 
@@ -276,9 +337,10 @@ class Loader:
         self._metadata.of_new(beside(here, name), entry.path, entry.meta, made)
         return WITHOUT_CONTENT
 
-    def _hard_link(self, entry: Entry, pieces: Iterable[Blob]) -> bytes:
+    def _hard_link(self, entry: Entry, pieces: Iterable[Blob]) -> bytes | _Filling:
         first = bytes(entry.meta["target"])
         check_path(first)
+        self._settle(0)  # where its first name cannot be written, it is not to be linked to
         parent, name = split(entry.path)
         here = self._at(parent)
         there, first_name = split(first)
@@ -300,7 +362,9 @@ class Loader:
             self._links = Folder(self._root, path)
         return self._links.open().fd
 
-    def _instead_of_link(self, entry: Entry, first: bytes, pieces: Iterator[Blob]) -> bytes:
+    def _instead_of_link(
+        self, entry: Entry, first: bytes, pieces: Iterator[Blob]
+    ) -> bytes | _Filling:
         content = next(pieces, None)
         if content is None:
             self._report(entry.path, f"its first name {shown(first)!r} was not restored")
@@ -315,36 +379,6 @@ class Loader:
                 raise
             remove_tree(here, name)
             make()
-
-
-def _between_holes(
-    fd: int, pieces: Iterable[Blob], holes: Iterable[Iterable[int]]
-) -> Iterator[Blob]:
-    """The pieces cut at the holes, each to be written where the file then stands."""
-    coming = iter(holes)
-    at = 0
-    start, length = next(coming, (None, 0))
-    for piece in pieces:
-        view = memoryview(piece)
-        while view:
-            while start is not None and at == start:
-                at = os.lseek(fd, at + length, os.SEEK_SET)
-                start, length = next(coming, (None, 0))
-            count = len(view) if start is None else min(len(view), start - at)
-            if count <= 0:
-                raise RestoreError("a file's holes are not in order")
-            yield view[:count]
-            view = view[count:]
-            at += count
-    while start is not None:
-        at = start + length
-        start, length = next(coming, (None, 0))
-    os.ftruncate(fd, at)
-
-
-def _write_rest(fd: int, view: memoryview) -> None:
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _umask() -> int:

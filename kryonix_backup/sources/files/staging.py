@@ -215,17 +215,15 @@ class Ledger:
 
     def __init__(self, staging: Handle, *, write: bool) -> None:
         self._file = write_to(staging, LEDGER, keep=True) if write else read_from(staging, LEDGER)
-        self._written = 0
 
-    def earlier(self, path: bytes) -> bytes | None:
-        """What an earlier try noted where the next row goes, if it is about this path."""
-        packed = os.pread(self._file.fileno(), ROW_BYTES, self._written * ROW_BYTES)
+    def earlier(self, number: int, path: bytes) -> bytes | None:
+        """What an earlier try noted for the entry of that number, if it is about this path."""
+        packed = os.pread(self._file.fileno(), ROW_BYTES, number * ROW_BYTES)
         return _digest(packed, path)
 
     def add(self, path: bytes, digest: bytes) -> None:
         """Note the next entry; it need not be on disk before `close`."""
         self._file.write(_ROW.pack(zlib.crc32(path), digest))
-        self._written += 1
 
     def next(self, path: bytes) -> bytes | None:
         """The next row while reading; None if it is not about this path."""

@@ -115,10 +115,10 @@ def test_the_ledger_gives_back_what_was_noted(staging: Handle) -> None:
     assert [reading.next(path) for path in (b"a", b"b", b"c")] == [b"d" * 32, LEFT_OUT, None]
     reading.close()
     again = Ledger(staging, write=True)
-    assert again.earlier(b"a") == b"d" * 32
-    assert again.earlier(b"other") is None
+    assert again.earlier(0, b"a") == b"d" * 32
+    assert again.earlier(0, b"other") is None
     again.add(b"a", b"e" * 32)
-    assert again.earlier(b"b") == LEFT_OUT
+    assert again.earlier(1, b"b") == LEFT_OUT
     again.close()
 
 
