@@ -38,7 +38,7 @@ class Shared:
         try:
             read(number)
         except BaseException as error:
-            self._end(error)
+            self._fail(error)
 
     def run(self, readers: Sequence[Thread]) -> None:
         """Run these threads to their end; raises what failed first in any of them."""
@@ -48,7 +48,8 @@ class Shared:
             for reader in readers:
                 reader.join()
         except BaseException as error:  # an operator who has seen enough
-            self._end(error)
+            self._fail(error)
+        finally:
             for reader in readers:
                 if reader.ident is not None:
                     reader.join()
@@ -70,7 +71,7 @@ class Shared:
             self._turn.notify_all()
         return None
 
-    def _end(self, failure: BaseException) -> None:
+    def _fail(self, failure: BaseException) -> None:
         with self._turn:
             self._failure = self._failure or failure
             self._over = True
