@@ -21,6 +21,7 @@ from kryonix_backup.sdk.residency import (
 from kryonix_backup.sdk.tenants import add_tenant, connect, tenant_keys
 from kryonix_backup.settings import RegionSettings, Secret, TenantSettings, Transfer
 from kryonix_backup.tenancy.registry import Registry
+from kryonix_backup.testing.clock import FixedClock
 from tests.sdk.conftest import Machine
 
 
@@ -125,7 +126,12 @@ def test_a_registered_tenants_region_named_again_keeps_its_network(
     env = {**machine.env, "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
 
     with pytest.raises(KryonixError, match=r"by way of http://127\.0\.0\.2:1"):
-        use("acme", regions=[RegionSettings(RegionName("primary"), known.url)], env=env)
+        use(
+            "acme",
+            regions=[RegionSettings(RegionName("primary"), known.url)],
+            env=env,
+            clock=FixedClock(),
+        )
 
 
 def test_a_restore_brings_nothing_out(machine: Machine) -> None:
