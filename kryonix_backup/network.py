@@ -16,7 +16,7 @@ from kryonix_backup.errors import ConfigError, InvalidUrl, SecretMissing, UsageE
 from kryonix_backup.secret import Secret, first_line
 
 _SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
-_PORTS = {"http": 80, "https": 443}
+_SCHEMES = ("http", "https")  # of what is asked for, by one proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Network:
     def proxies(self) -> dict[str, str]:
         """What boto3 calls proxies: none is a word too, which keeps it from the environment."""
         url = self.proxy.reveal() if self.proxy else None
-        return dict.fromkeys(_PORTS, url) if url else {}
+        return dict.fromkeys(_SCHEMES, url) if url else {}
 
 
 def is_server(netloc: str) -> bool:
@@ -167,11 +167,11 @@ def _read(url: str, what: str) -> Proxy:
     if parts is None:
         raise InvalidUrl(
             f"{what}: the address of its proxy is not like http://host:port",
-            "Only HTTP proxies are used: write http:// or https://, the host and the port.",
+            "Only proxies that are spoken to in plain HTTP are used: write http://, host and port.",
         )
     host = (parts.hostname or "").rstrip(".")
     place = f"[{host}]" if ":" in host else host
-    clean = f"{parts.scheme}://{place}:{parts.port or _PORTS[parts.scheme]}"
+    clean = f"http://{place}:{parts.port or 80}"
     if parts.username is None:
         return Proxy(clean)
     return Proxy(clean, unquote(parts.username), Secret(unquote(parts.password or "")))
@@ -181,7 +181,7 @@ def _parts(url: str) -> SplitResult | None:
     """The parts of a proxy's address; None where it is none, or not read by all alike."""
     try:
         parts = urlsplit(url)
-        usable = parts.port != 0 and parts.scheme in _PORTS and parts.hostname
+        usable = parts.port != 0 and parts.scheme == "http" and parts.hostname
     except ValueError:
         return None
     alone = url.rstrip("/") == f"{url.partition('://')[0]}://{parts.netloc}"
