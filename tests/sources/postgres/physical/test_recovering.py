@@ -57,6 +57,20 @@ def test_the_tenants_own_settings_reach_nobody(older: Owned) -> None:
         assert not left & {*recovering._SPENT, "postmaster.pid", "backup_label"}
 
 
+def test_a_copy_takes_no_subscription_over_and_runs_nothing_at_its_login(owned: Owned) -> None:
+    """What a role or a database has set, and what fires at a login, would run on this machine."""
+    with owned.directory() as folder:
+        owned.run("alter database template1 set default_transaction_read_only = on")
+        owned.run("alter database template1 set session_preload_libraries = 'nothing'")
+        recovery = _recovery(owned, folder)
+        owned.run("alter database template1 reset all")
+        words = [str(word) for word in recovery._settings(folder, {})]
+
+        recovery.to(None, "postgres")
+
+    assert "max_logical_replication_workers=0" in words
+
+
 def test_a_server_that_a_killed_restore_left_is_ended(older: Owned) -> None:
     with start_postgres(older.server.major) as left:
         end_leftover(left.data.parent)
