@@ -8,7 +8,7 @@ as one that decodes a minute's at once, and so does whoever reads them (docs/ben
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import psycopg
@@ -83,7 +83,11 @@ class PostgresLog:
         """
         with connected(self._address) as ordinary:
             take_turn(ordinary, self._address)
-            yield _Stream(ordinary, self._address, self._clock, self._most, opening, last)
+            stream = _Stream(ordinary, self._address, self._clock, self._most, opening, last)
+            try:
+                yield stream
+            finally:
+                stream.close()
 
 
 class _Stream:
@@ -105,9 +109,19 @@ class _Stream:
         self._opening = opening
         self._last = last
         self._burst: _Burst | None = None
+        self._under_way: Generator[LogPiece, None, None] | None = None
 
     def pieces(self, until: Callable[[], bool], every: float) -> Iterator[LogPiece]:
         """What the log holds, every so many seconds, each time up to then."""
+        self._under_way = self._pieces(until, every)
+        return self._under_way
+
+    def close(self) -> None:
+        """Give the slot back: an error that stopped who took pieces may hold on to them."""
+        if self._under_way is not None:
+            self._under_way.close()
+
+    def _pieces(self, until: Callable[[], bool], every: float) -> Generator[LogPiece, None, None]:
         clock = self._clock
         due = clock.monotonic()
         while True:
