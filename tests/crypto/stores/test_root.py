@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis.strategies import binary
 
 from kryonix_backup.crypto.keystore import KeyStore
-from kryonix_backup.crypto.stores.root import DEFAULT_ITERATIONS, RootKeyStore, master_from
+from kryonix_backup.crypto.stores.root import (
+    DEFAULT_ITERATIONS,
+    LEAST_ITERATIONS,
+    MOST_ITERATIONS,
+    RootKeyStore,
+    master_from,
+)
 from kryonix_backup.errors import KeyRefused
 from kryonix_backup.settings import RootKey, Secret
 from kryonix_backup.testing.repositories import key_file
@@ -110,6 +116,14 @@ def test_new_keys_are_not_wrapped_more_weakly_than_the_default() -> None:
 def test_a_root_that_protects_nothing_is_refused(root: RootKey) -> None:
     with pytest.raises(KeyRefused):
         master_from(root)
+
+
+@pytest.mark.parametrize("iterations", [LEAST_ITERATIONS - 1, MOST_ITERATIONS + 1])
+def test_a_recipient_cannot_ask_for_another_amount_of_work(iterations: int) -> None:
+    recipient = _passphrase("correct horse").wrap(Secret(bytes(32)), b"")
+
+    with pytest.raises(KeyRefused, match="parameters that are not allowed"):
+        _passphrase("correct horse").unwrap({**recipient, "iterations": iterations}, b"")
 
 
 def test_too_few_iterations_are_refused() -> None:
