@@ -17,12 +17,11 @@ def names(up: dict[str, Any], what: str) -> set[str]:
     return {each["name"] for each in ask(up, f"{what}/filter", {})}
 
 
-def test_nothing_of_a_tenant_stays_and_all_of_another(
+def test_nothing_of_a_tenant_stays_and_all_that_is_shared(
     kryonix: Kryonix, up: dict[str, Any], tmp_path: Path
 ) -> None:
-    for tenant in ("leaves", "stays"):
-        kryonix.add_tenant(tenant, "standard", documents=tmp_path)
-    kryonix.run("deploy", "leaves", "stays", "--active")
+    kryonix.add_tenant("leaves", "standard", documents=tmp_path)
+    kryonix.run("deploy", "leaves", "--active")
     kryonix.run("tenant", "remove", "leaves")
 
     removed = kryonix.run("deploy", "leaves", "--remove")["removed"]["leaves"]
@@ -32,9 +31,9 @@ def test_nothing_of_a_tenant_stays_and_all_of_another(
         "deployment rotate-keys/leaves", "block kryonix-tenant/leaves", "block kryonix-key/leaves",
         "block kryonix-region/leaves-primary", "limit kryonix-backups-leaves",
     }  # fmt: skip
-    assert names(up, "deployments") >= {"stays-full", "stays-incremental", "stays"}
-    assert not [each for each in names(up, "deployments") if each.startswith("leaves")]
-    assert "stays" in names(up, "block_documents")
-    assert "leaves" not in names(up, "block_documents")
+    left = names(up, "deployments")
+    assert left >= {"onboard", "rollback", "restore-standard"}
+    assert not [each for each in left if each.startswith("leaves")]
+    assert not [each for each in names(up, "block_documents") if each.startswith("leaves")]
     assert kryonix.run("deploy", "leaves", "--remove")["removed"] == {"leaves": []}
-    assert kryonix.run("deploy", "stays", "--remove", "--active", code=2)["error"]["hint"]
+    assert kryonix.run("deploy", "leaves", "--remove", "--active", code=2)["error"]["hint"]
