@@ -33,7 +33,7 @@ from kryonix_backup.clock import Clock, SystemClock
 from kryonix_backup.errors import KryonixError
 from kryonix_backup.model import BackupKind, SourceName, TenantId, Tier
 from kryonix_backup.sdk.client import Client
-from kryonix_backup.sdk.following import LogFollowers, LoggedTenant, LogState, Standing
+from kryonix_backup.sdk.following import LateLogs, LogFollowers, LoggedTenant, LogState, Standing
 from kryonix_backup.sdk.limits import load_tiers
 from kryonix_backup.sdk.logs import log_sources
 from tasks.connection import load_tenant, run_environment
@@ -156,9 +156,10 @@ class PoolTenants:
 class Board:
     """Tells how a pool's logs stand: in the table of its claim, by events, and in the run's log."""
 
-    def __init__(self, claimed: UUID, clock: Clock) -> None:
+    def __init__(self, claimed: UUID, clock: Clock, rpo_s: float) -> None:
         self._claim = claimed
         self._clock = clock
+        self._late = LateLogs(rpo_s, clock)
         self._told: dict[tuple[TenantId, SourceName], Standing] = {}
         self._asked: set[str] = set()
 
@@ -167,6 +168,12 @@ class Board:
         self._tell_changes(states)
         rows = [{"Tenant": state.tenant, **self._row(state)} for state in states]
         client.update_artifact(self._claim, ArtifactUpdate(data=json.dumps(rows)))
+        for state in self._late.newly(states):
+            get_run_logger().error(
+                "the log of %s of %s leads to no moment within the RPO: it is %s; %s",
+                state.source, state.tenant, state.standing.value, state.message or "no error",
+            )  # fmt: skip
+            _emit("late", state)
         for state in states:
             if state.report is not None and state.report.needs_full:
                 self._ask_for_full(state)
@@ -232,13 +239,14 @@ def follow_pool(pool: Tier, every_s: float) -> str:
 
     Not tried again: the schedule starts a successor, which asks first whether it is needed.
     """
-    load_tiers(os.environ).of(pool)  # nobody would ever see that a pool without tenants is followed
+    # Refused where there is none: nobody would ever see that a pool without tenants is followed.
+    rpo_s = load_tiers(os.environ).of(pool).rpo_s
     clock = SystemClock()
     ours = claim(pool, clock)
     note_facts(pool, status="complete")
     if ours is None:
         return f"the logs of {pool} are followed by another run"
-    tenants, board, followers = PoolTenants(pool), Board(ours, clock), LogFollowers(every_s)
+    tenants, board, followers = PoolTenants(pool), Board(ours, clock, rpo_s), LogFollowers(every_s)
     try:
         while not _look(pool, ours, tenants, board, followers):
             clock.sleep(LOOK_EVERY_S)

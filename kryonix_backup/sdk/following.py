@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from kryonix_backup.clock import Clock
 from kryonix_backup.errors import AlreadyRunning, KryonixError, SourceUnprepared
 from kryonix_backup.model import SourceName, TenantId
 from kryonix_backup.sdk.client import Client, LogReport
@@ -42,6 +44,30 @@ class LogState:
     standing: Standing
     report: LogReport | None = None
     message: str = ""
+
+
+class LateLogs:
+    """Finds logs that lead to no moment as young as was promised, whatever is the reason."""
+
+    def __init__(self, rpo_s: float, clock: Clock) -> None:
+        self._rpo_s = rpo_s
+        self._clock = clock
+        self._seen: dict[tuple[TenantId, SourceName], datetime] = {}
+        self._late: set[tuple[TenantId, SourceName]] = set()
+
+    def newly(self, states: Sequence[LogState]) -> list[LogState]:
+        """Those that have become late since this was last asked."""
+        now = self._clock.now()
+        late: dict[tuple[TenantId, SourceName], LogState] = {}
+        for state in states:
+            place = (state.tenant, state.source)
+            first = self._seen.setdefault(place, now)
+            newest = (state.report.restorable if state.report else None) or first
+            if (now - newest).total_seconds() > self._rpo_s:
+                late[place] = state
+        new = [state for place, state in late.items() if place not in self._late]
+        self._late = set(late)
+        return new
 
 
 class LoggedTenant(NamedTuple):

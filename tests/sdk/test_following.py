@@ -5,17 +5,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from kryonix_backup.crypto.keys import KeyState
 from kryonix_backup.crypto.seal import HEADER_BYTES, Header
-from kryonix_backup.model import RegionName, SourceName, TenantId, Tier
-from kryonix_backup.sdk.client import Client
-from kryonix_backup.sdk.following import LogFollowers, LoggedTenant, LogState, Standing
+from kryonix_backup.model import ChainId, RegionName, SourceName, TenantId, Tier
+from kryonix_backup.sdk.client import Client, LogReport
+from kryonix_backup.sdk.following import (
+    LateLogs,
+    LogFollowers,
+    LoggedTenant,
+    LogState,
+    Standing,
+)
 from kryonix_backup.sdk.keys import Keys
 from kryonix_backup.settings import RegionSettings, RootKey, Secret, SourceSettings, TenantSettings
+from kryonix_backup.testing.clock import FixedClock
 from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
 from tests.services.postgres import new_database
 
@@ -210,3 +218,25 @@ def test_a_log_goes_on_under_the_key_of_now_and_stops_when_the_keys_are_destroye
     place.commit(client)
     wait_for(followers, lambda states: states[ACME].standing is Standing.FAILING)
     assert "were destroyed" in followers.states()[0].message
+
+
+def test_a_log_is_late_once_whatever_keeps_it() -> None:
+    clock = FixedClock()
+    late = LateLogs(300.0, clock)
+    began = clock.now()
+
+    def log(tenant: TenantId, standing: Standing, restorable: datetime | None) -> LogState:
+        report = LogReport(DB, ChainId("c"), 1, 1, 1, 1, restorable, None, None, ())
+        return LogState(tenant, DB, standing, report if restorable else None)
+
+    def newly(restorable: datetime | None) -> list[TenantId]:
+        states = [log(ACME, Standing.FOLLOWED, restorable), log(GLOBEX, Standing.WAITING, None)]
+        return [state.tenant for state in late.newly(states)]
+
+    assert newly(began) == []
+    clock.set_to(began + timedelta(seconds=301))
+    assert newly(began + timedelta(seconds=100)) == [GLOBEX]
+    assert newly(began) == [ACME]
+    assert newly(began) == []
+    assert newly(clock.now()) == []
+    assert newly(began) == [ACME]

@@ -171,7 +171,9 @@ class Cutter:
     def _known_until(self) -> datetime | None:
         """None while a clock that was set back has not caught up: the same times still come."""
         time = self._restorable
-        return None if time is None or self._times.was_twice(time) else moment(time)
+        if time is None or self._times.was_twice(time):
+            return None
+        return moment(time - 1)  # a commit that comes after may be of the very microsecond
 
     # ------------------------------------------------------------------ what is no row
 

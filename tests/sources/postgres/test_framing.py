@@ -106,8 +106,9 @@ def test_a_segment_says_what_is_in_it() -> None:
     assert kinds == [b"B", b"R", b"I", b"I", b"C", b"B", b"I", b"M", b"C"]
     start = datetime(2000, 1, 1, tzinfo=UTC)
     one, three = start + timedelta(seconds=1), start + timedelta(seconds=3)
+    known = one - timedelta(microseconds=1)
     assert header == LogHeader(
-        ChainId("c"), 1, 100, 117, one, three, one, 2, 3, "", {"timeline": 1}
+        ChainId("c"), 1, 100, 117, one, three, known, 2, 3, "", {"timeline": 1}
     )
 
 
@@ -308,7 +309,7 @@ def test_a_clock_that_was_set_back_is_told_until_it_has_caught_up() -> None:
     twice = [[moment(40_000_000).isoformat(), moment(100_000_000).isoformat()]]
     assert [header.meta.get("twice") for header in headers] == [None, *[twice] * 4]
     restorable = [header.restorable for header in headers]
-    assert restorable == [moment(100_000_000), None, None, None, moment(101_000_000)]
+    assert restorable == [moment(99_999_999), None, None, None, moment(100_999_999)]
     # Whoever goes on later knows of it too.
     again = Cutter(OPENING, headers[1], 1 << 20)
     _fed(again, _begin(129, 60_000_000), _commit(130, 60_000_000))

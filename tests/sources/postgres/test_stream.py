@@ -56,7 +56,7 @@ def test_a_segment_holds_what_was_done(followed: Followed) -> None:
     assert header.first is not None
     assert header.last is not None
     assert before - timedelta(seconds=5) < header.first < header.last
-    assert header.restorable == header.last
+    assert header.restorable == header.last - timedelta(microseconds=1)
     assert _slot(followed) == (False, header.end)
 
 
@@ -84,7 +84,8 @@ def test_each_segment_goes_on_where_the_last_one_ended_and_can_be_read_alone(
     ]  # fmt: skip
     headers = [header for header, _ in found]
     assert [header.start for header in headers[1:]] == [header.end for header in headers[:-1]]
-    assert all(header.restorable == header.last for header in headers)
+    known = [header.restorable for header in headers]
+    assert known == [header.last and header.last - timedelta(microseconds=1) for header in headers]
 
 
 def test_an_idle_database_gives_a_beat_per_segment(followed: Followed) -> None:
