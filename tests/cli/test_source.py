@@ -201,8 +201,7 @@ def test_a_log_is_followed_until_ctrl_c(kryonix: Terminal, postgres: PostgresSer
         assert process.stderr is not None
         assert process.stdout is not None
         assert process.stderr.readline() == "db: starting\n"
-        while not db.run("select 1 from pg_replication_slots where active and database"
-                         " = current_database()"):  # fmt: skip
+        while not services.is_followed(db.server, db.name):
             assert process.poll() is None
         db.run("create table t (a int)")
         process.send_signal(signal.SIGINT)

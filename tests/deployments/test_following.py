@@ -16,7 +16,7 @@ from kryonix_backup.tenancy.registry import Registry
 from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
 from tests.deployments.conftest import Kryonix
 from tests.deployments.test_local import ask, children
-from tests.services.postgres import new_database
+from tests.services.postgres import is_followed, new_database
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
 
@@ -25,13 +25,6 @@ pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
 def postgres() -> Iterator[PostgresServer]:
     with start_postgres(versions()[-1]) as server:
         yield server
-
-
-def is_followed(postgres: PostgresServer) -> bool:
-    with postgres.connect() as connection:
-        return bool(
-            connection.execute("select 1 from pg_replication_slots where active").fetchall()
-        )
 
 
 def claim(up: dict[str, Any]) -> dict[str, Any]:
@@ -84,5 +77,5 @@ def test_a_killed_run_has_a_successor_at_once(
 
     run = f"flow_runs/{second['flow_run_id']}"
     ask(up, f"{run}/set_state", {"state": {"type": "CANCELLING"}})
-    while is_followed(postgres):
+    while is_followed(postgres, database):
         time.sleep(0.1)

@@ -29,6 +29,7 @@ from kryonix_backup.testing.postgres import PostgresServer
 from kryonix_backup.testing.s3_servers import S3Server
 from tests.integration.command import KRYONIX
 from tests.integration.watching import Watch
+from tests.services.postgres import is_followed
 
 _PATIENCE_S = 150.0
 USER = "guarded"
@@ -219,11 +220,6 @@ class Story:
             assert time.monotonic() < end, f"{what}: {self.logs()}"
             time.sleep(0.1)
 
-    def _is_followed(self, name: str) -> bool:
-        asked = f"select 1 from pg_replication_slots where active and database = '{name}'"
-        with self.postgres.connect() as connection:
-            return bool(connection.execute(asked.encode()).fetchall())
-
     def kept(self, name: str) -> Path:
         """The file with the tenant's key pair."""
         return self.home / "credentials" / name / "primary"
@@ -275,7 +271,7 @@ class Story:
     def _follow(self) -> None:
         words = ("backup", "acme", "--kind", "log", "--follow")
         process = self._start(words, "command", {})
-        self._until(lambda: self._is_followed("acme"), "acme is not followed")
+        self._until(lambda: is_followed(self.postgres, "acme"), "acme is not followed")
         self._core_of(process.pid)
         with self.postgres.connect("acme") as connection:
             connection.execute("insert into t values (1000, 'followed')")
@@ -335,7 +331,7 @@ class Story:
         to = {"docs": f"files://{self.root}/back/gamma"}
         to |= {"db": self.postgres.url("gamma_then", USER)}
         self.flow("restore", "gamma", f"to={json.dumps(to)}")
-        self._until(lambda: self._is_followed("gamma"), "gamma is not followed")
+        self._until(lambda: is_followed(self.postgres, "gamma"), "gamma is not followed")
         self._give("gamma.pin", self.words["wrong PIN"])
         self.flow("backup", "gamma", fails="wrong PIN in a flow")
         self._give("gamma.pin", self.words["gamma's PIN"])

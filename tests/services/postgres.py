@@ -10,6 +10,7 @@ import itertools
 
 import pytest
 
+from kryonix_backup.sources.postgres.turn import holder
 from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
 
 VERSIONS = versions()
@@ -42,3 +43,9 @@ def new_database(server: PostgresServer, start: str = "tenant") -> str:
     with server.connect() as connection:
         connection.execute(f'create database "{name}"')
     return name
+
+
+def is_followed(server: PostgresServer, database: str) -> bool:
+    """Whether somebody follows the log of a database, which holds a lock while it does."""
+    with server.connect(database) as connection:
+        return holder(connection) is not None
