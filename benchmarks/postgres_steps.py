@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kryonix_backup.cli.main import main
-from kryonix_backup.sources.postgres import applying, archive, replay, target
+from kryonix_backup.sources.postgres.restoring import applying, archive, replay, target
 
 _BEGAN = time.monotonic()
 STEPS: dict[str, list[float]] = {}

@@ -31,7 +31,7 @@ def _postgres_source(settings: SourceSettings) -> Source:
 
 
 def _postgres_target(url: str, restore: RestoreId, overwrite: bool) -> Target:  # noqa: FBT001 - as an adapter is called
-    from kryonix_backup.sources.postgres.target import PostgresTarget
+    from kryonix_backup.sources.postgres.restoring.target import PostgresTarget
 
     return PostgresTarget(url, restore, overwrite=overwrite)
 
@@ -49,7 +49,7 @@ def _cluster_target(url: str, restore: RestoreId, _overwrite: bool) -> Target:  
 
 
 def _postgres_count(body: Iterable[Blob]) -> LogCounts:
-    from kryonix_backup.sources.postgres.counting import count_log
+    from kryonix_backup.sources.postgres.decoding.counting import count_log
 
     return count_log(body)
 

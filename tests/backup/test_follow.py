@@ -22,9 +22,9 @@ from kryonix_backup.errors import AlreadyRunning, LogBroken, SourceError
 from kryonix_backup.model import ChainId, LogHeader, SourceName
 from kryonix_backup.repository.log import LogBook
 from kryonix_backup.repository.repository import Repository
-from kryonix_backup.sources.postgres.address import Address, slot_name
-from kryonix_backup.sources.postgres.preparing import prepare, renew_slot
-from kryonix_backup.sources.postgres.stream import PostgresLog
+from kryonix_backup.sources.postgres.following.stream import PostgresLog
+from kryonix_backup.sources.postgres.preparation.preparing import prepare, renew_slot
+from kryonix_backup.sources.postgres.server.address import Address, slot_name
 from kryonix_backup.sources.source import LogPiece, LogStream
 from kryonix_backup.testing.clock import NOON, FixedClock
 from kryonix_backup.testing.postgres import PostgresServer

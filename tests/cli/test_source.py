@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from kryonix_backup.sources.postgres.address import slot_name
+from kryonix_backup.sources.postgres.server.address import slot_name
 from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
 from tests.cli.conftest import Outcome, Terminal
 from tests.services import postgres as services

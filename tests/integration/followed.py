@@ -19,7 +19,7 @@ from kryonix_backup.settings import (
     SourceSettings,
     TenantSettings,
 )
-from kryonix_backup.sources.postgres.address import slot_name
+from kryonix_backup.sources.postgres.server.address import slot_name
 from kryonix_backup.testing.postgres import PostgresServer
 from tests.sources.postgres.engine import restored
 from tests.sources.postgres.log import changes

@@ -10,7 +10,7 @@ import itertools
 
 import pytest
 
-from kryonix_backup.sources.postgres.turn import holder
+from kryonix_backup.sources.postgres.server.turn import holder
 from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
 
 VERSIONS = versions()

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from psycopg import sql
 
 from kryonix_backup.errors import ConfigError, KryonixError
-from kryonix_backup.sources.postgres.address import SCHEMA, Address, slot_name
-from kryonix_backup.sources.postgres.contents import unseen_by
-from kryonix_backup.sources.postgres.needs import (
+from kryonix_backup.sources.postgres.dumping.contents import unseen_by
+from kryonix_backup.sources.postgres.preparation.needs import (
     Found,
     identities,
     log_needs,
@@ -19,11 +18,12 @@ from kryonix_backup.sources.postgres.needs import (
     room,
     wal_kept,
 )
-from kryonix_backup.sources.postgres.preparing import steps_of
-from kryonix_backup.sources.postgres.programs import programs_for
-from kryonix_backup.sources.postgres.session import Connection, connected, refuse_standby
-from kryonix_backup.sources.postgres.timescale import timescale_finding
-from kryonix_backup.sources.postgres.turn import holder
+from kryonix_backup.sources.postgres.preparation.preparing import steps_of
+from kryonix_backup.sources.postgres.server.address import SCHEMA, Address, slot_name
+from kryonix_backup.sources.postgres.server.programs import programs_for
+from kryonix_backup.sources.postgres.server.session import Connection, connected, refuse_standby
+from kryonix_backup.sources.postgres.server.timescale import timescale_finding
+from kryonix_backup.sources.postgres.server.turn import holder
 from kryonix_backup.sources.source import Finding
 
 OLDEST, NEWEST = 14, 18

@@ -21,11 +21,9 @@ from kryonix_backup.errors import (
 )
 from kryonix_backup.model import MIB, Blob, Entry, EntryKind, LogHeader, sort_key
 from kryonix_backup.settings import SourceSettings
-from kryonix_backup.sources.postgres import paths
-from kryonix_backup.sources.postgres.address import SCHEMA, Address
-from kryonix_backup.sources.postgres.changes import folded_items, folded_position
 from kryonix_backup.sources.postgres.checking import check
-from kryonix_backup.sources.postgres.contents import (
+from kryonix_backup.sources.postgres.dumping import paths
+from kryonix_backup.sources.postgres.dumping.contents import (
     PAGE_BYTES,
     Table,
     changed_since,
@@ -36,12 +34,7 @@ from kryonix_backup.sources.postgres.contents import (
     tables_of,
     unseen_by,
 )
-from kryonix_backup.sources.postgres.exported import Exported, exported
-from kryonix_backup.sources.postgres.folding import Fold
-from kryonix_backup.sources.postgres.needs import refuse_schema
-from kryonix_backup.sources.postgres.preparing import plan, prepare, prepared, release, renew_slot
-from kryonix_backup.sources.postgres.programs import programs_for
-from kryonix_backup.sources.postgres.reading import (
+from kryonix_backup.sources.postgres.dumping.reading import (
     BytesReader,
     PiecesReader,
     ProgramReader,
@@ -50,9 +43,22 @@ from kryonix_backup.sources.postgres.reading import (
     large_object,
     schema_by_pg_dump,
 )
-from kryonix_backup.sources.postgres.session import Connection, connected, encoding_of
-from kryonix_backup.sources.postgres.stream import PostgresLog
-from kryonix_backup.sources.postgres.timescale import timescale_of
+from kryonix_backup.sources.postgres.following.stream import PostgresLog
+from kryonix_backup.sources.postgres.incremental.changes import folded_items, folded_position
+from kryonix_backup.sources.postgres.incremental.folding import Fold
+from kryonix_backup.sources.postgres.preparation.needs import refuse_schema
+from kryonix_backup.sources.postgres.preparation.preparing import (
+    plan,
+    prepare,
+    prepared,
+    release,
+    renew_slot,
+)
+from kryonix_backup.sources.postgres.server.address import SCHEMA, Address
+from kryonix_backup.sources.postgres.server.exported import Exported, exported
+from kryonix_backup.sources.postgres.server.programs import programs_for
+from kryonix_backup.sources.postgres.server.session import Connection, connected, encoding_of
+from kryonix_backup.sources.postgres.server.timescale import timescale_of
 from kryonix_backup.sources.process import Program
 from kryonix_backup.sources.source import (
     Barrier,

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kryonix_backup.model import ChainId, LogHeader
-from kryonix_backup.sources.postgres.address import Address, slot_name
-from kryonix_backup.sources.postgres.preparing import Prepared, prepare, renew_slot
-from kryonix_backup.sources.postgres.stream import PostgresLog
+from kryonix_backup.sources.postgres.following.stream import PostgresLog
+from kryonix_backup.sources.postgres.preparation.preparing import Prepared, prepare, renew_slot
+from kryonix_backup.sources.postgres.server.address import Address, slot_name
 from kryonix_backup.sources.source import LogPiece
 from kryonix_backup.testing.postgres import PostgresServer
 

@@ -7,10 +7,10 @@ from urllib.parse import quote
 
 import psycopg
 
-from kryonix_backup.sources.postgres import pgoutput
-from kryonix_backup.sources.postgres.address import Address, slot_name
-from kryonix_backup.sources.postgres.message import Beat, Ddl, parse, told
-from kryonix_backup.sources.postgres.preparing import Prepared, Step, plan, prepare
+from kryonix_backup.sources.postgres.decoding import pgoutput
+from kryonix_backup.sources.postgres.decoding.message import Beat, Ddl, parse, told
+from kryonix_backup.sources.postgres.preparation.preparing import Prepared, Step, plan, prepare
+from kryonix_backup.sources.postgres.server.address import Address, slot_name
 from kryonix_backup.testing.postgres import PostgresServer
 from tests.services.postgres import new_database
 

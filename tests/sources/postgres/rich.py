@@ -6,7 +6,7 @@ import hashlib
 
 from psycopg import sql
 
-from kryonix_backup.sources.postgres.session import SETTINGS, encoding_of
+from kryonix_backup.sources.postgres.server.session import SETTINGS, encoding_of
 from kryonix_backup.testing.postgres import PostgresServer
 
 ROLES = """

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from kryonix_backup.errors import ConfigError
-from kryonix_backup.sources.postgres.address import Address
 from kryonix_backup.sources.postgres.checking import check
-from kryonix_backup.sources.postgres.preparing import prepare, release
+from kryonix_backup.sources.postgres.preparation.preparing import prepare, release
+from kryonix_backup.sources.postgres.server.address import Address
 from kryonix_backup.sources.source import Finding
 from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
 from tests.services.postgres import new_database

@@ -20,11 +20,12 @@ from kryonix_backup.errors import RestoreError, SourceUnprepared
 from kryonix_backup.model import Phase
 from kryonix_backup.sdk.client import RestoreRequest
 from kryonix_backup.sources.postgres import database as source
-from kryonix_backup.sources.postgres import target, timescale
-from kryonix_backup.sources.postgres.address import Address
-from kryonix_backup.sources.postgres.contents import tables_of
-from kryonix_backup.sources.postgres.session import connected
-from kryonix_backup.sources.postgres.timescale import check_timescale, timescale_of
+from kryonix_backup.sources.postgres.dumping.contents import tables_of
+from kryonix_backup.sources.postgres.restoring import target
+from kryonix_backup.sources.postgres.server import timescale
+from kryonix_backup.sources.postgres.server.address import Address
+from kryonix_backup.sources.postgres.server.session import connected
+from kryonix_backup.sources.postgres.server.timescale import check_timescale, timescale_of
 from tests.integration.followed import DB, Acme
 from tests.services.timescale import TimescaleServer, timescale_server
 from tests.sources.postgres.engine import restored

@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from kryonix_backup.errors import InvalidUrl
-from kryonix_backup.sources.postgres.address import Address
+from kryonix_backup.sources.postgres.server.address import Address
 
 SCHEME = "postgresql+physical"
 SLOT = "kryonix_physical"

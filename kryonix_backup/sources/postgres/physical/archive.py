@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from kryonix_backup.errors import SourceError
 from kryonix_backup.model import EntryKind
-from kryonix_backup.sources.postgres.reading import Pieces
+from kryonix_backup.sources.postgres.dumping.reading import Pieces
 
 _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(_BLOCK)

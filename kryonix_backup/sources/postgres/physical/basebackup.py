@@ -12,9 +12,9 @@ from psycopg import pq
 from psycopg.errors import error_from_result
 
 from kryonix_backup.errors import SourceUnprepared
-from kryonix_backup.sources.postgres.address import Address
-from kryonix_backup.sources.postgres.exported import lsn_of
-from kryonix_backup.sources.postgres.session import Connection, translated
+from kryonix_backup.sources.postgres.server.address import Address
+from kryonix_backup.sources.postgres.server.exported import lsn_of
+from kryonix_backup.sources.postgres.server.session import Connection, translated
 
 _OPTIONS = "LABEL 'kryonix-backup', CHECKPOINT 'fast', WAL true, MANIFEST 'yes'"
 _WAIT_S = 60.0

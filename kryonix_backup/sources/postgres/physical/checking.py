@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from psycopg import sql
 
 from kryonix_backup.errors import KryonixError
-from kryonix_backup.sources.postgres.needs import room, wal_kept
 from kryonix_backup.sources.postgres.physical.address import SLOT, ClusterAddress
 from kryonix_backup.sources.postgres.physical.slot import databases, look_at, shared, slot_of
-from kryonix_backup.sources.postgres.session import APPLICATION, Connection, connected
+from kryonix_backup.sources.postgres.preparation.needs import room, wal_kept
+from kryonix_backup.sources.postgres.server.session import APPLICATION, Connection, connected
 from kryonix_backup.sources.source import Finding
 
 OLDEST, NEWEST = 15, 18

@@ -9,6 +9,7 @@ from typing import Any
 from kryonix_backup.errors import ConfigError, SourceMissing
 from kryonix_backup.model import Entry, EntryKind, LogHeader
 from kryonix_backup.settings import SourceSettings
+from kryonix_backup.sources.postgres.dumping.reading import Pieces
 from kryonix_backup.sources.postgres.physical.address import ClusterAddress
 from kryonix_backup.sources.postgres.physical.archive import Archive, Member
 from kryonix_backup.sources.postgres.physical.basebackup import BaseBackup
@@ -25,8 +26,7 @@ from kryonix_backup.sources.postgres.physical.slot import (
     release,
     slot_of,
 )
-from kryonix_backup.sources.postgres.reading import Pieces
-from kryonix_backup.sources.postgres.session import Connection, connected
+from kryonix_backup.sources.postgres.server.session import Connection, connected
 from kryonix_backup.sources.source import Dump, Finding, Item, LogStream, Size
 
 PART = "cluster"

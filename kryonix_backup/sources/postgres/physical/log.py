@@ -12,8 +12,8 @@ import psycopg
 from kryonix_backup.clock import Clock, SystemClock
 from kryonix_backup.errors import LogBroken
 from kryonix_backup.model import MIB, ChainId, LogHeader
-from kryonix_backup.sources.postgres.continuity import broken, command, told_of_stream
-from kryonix_backup.sources.postgres.exported import lsn_of
+from kryonix_backup.sources.postgres.following.continuity import broken, command, told_of_stream
+from kryonix_backup.sources.postgres.following.wire import DATA_BYTES, Wire
 from kryonix_backup.sources.postgres.physical.address import SLOT, ClusterAddress
 from kryonix_backup.sources.postgres.physical.paths import shown_lsn
 from kryonix_backup.sources.postgres.physical.slot import (
@@ -25,8 +25,8 @@ from kryonix_backup.sources.postgres.physical.slot import (
     refuse_shared,
     slot_of,
 )
-from kryonix_backup.sources.postgres.session import Connection, connected, translated
-from kryonix_backup.sources.postgres.wire import DATA_BYTES, Wire
+from kryonix_backup.sources.postgres.server.exported import lsn_of
+from kryonix_backup.sources.postgres.server.session import Connection, connected, translated
 from kryonix_backup.sources.source import LogPiece, LogStream
 
 _MOST_BYTES = 16 * MIB

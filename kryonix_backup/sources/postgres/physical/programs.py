@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from kryonix_backup.errors import ConfigError, RestoreError
-from kryonix_backup.sources.postgres.programs import VARIABLE, folders
+from kryonix_backup.sources.postgres.server.programs import VARIABLE, folders
 
 _NEEDED = ("postgres", "pg_controldata", "pg_verifybackup", "pg_waldump")
 _COMBINES = "pg_combinebackup"

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from kryonix_backup.errors import AlreadyRunning, SourceUnprepared
-from kryonix_backup.sources.postgres.exported import lsn_of
-from kryonix_backup.sources.postgres.needs import named
 from kryonix_backup.sources.postgres.physical.address import SLOT, ClusterAddress
-from kryonix_backup.sources.postgres.session import Connection, connected
+from kryonix_backup.sources.postgres.preparation.needs import named
+from kryonix_backup.sources.postgres.server.exported import lsn_of
+from kryonix_backup.sources.postgres.server.session import Connection, connected
 
 _PREPARE = f"select pg_create_physical_replication_slot('{SLOT}', true)"
 _RELEASE = f"select pg_drop_replication_slot('{SLOT}')"

@@ -8,7 +8,7 @@ import pytest
 
 from kryonix_backup.errors import ConfigError, RestoreError
 from kryonix_backup.sources.postgres.physical.programs import Account, run, server_of
-from kryonix_backup.sources.postgres.programs import VARIABLE
+from kryonix_backup.sources.postgres.server.programs import VARIABLE
 from kryonix_backup.testing.postgres import programs_of
 from tests.services.postgres import VERSIONS
 from tests.sources.postgres.physical.owned import account

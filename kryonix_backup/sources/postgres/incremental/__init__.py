@@ -1,0 +1,1 @@
+"""A snapshot before, with what the log since comes to."""

@@ -1,0 +1,1 @@
+"""A server, a database of it, and what it is asked with."""
