@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from psycopg import errors as pg
 from psycopg import sql
 
 from kryonix_backup.errors import SourceDenied
@@ -11,6 +15,7 @@ from kryonix_backup.sources.postgres.server.address import SCHEMA, slot_name
 from kryonix_backup.sources.postgres.server.exported import lsn_of
 from kryonix_backup.sources.postgres.server.session import Connection
 
+_TRIES = 10
 _READ_ALL = sql.SQL("grant pg_read_all_data to {}")
 _BEAT = """
 select case when not exists (
@@ -41,10 +46,10 @@ def beat(connection: Connection) -> int:
     assert row is not None
     name = slot_name(connection.info.dbname)
     enabled = [trigger.name for trigger in TRIGGERS]
-    row = connection.execute(_BEAT, {
+    row = _told(connection, {
         "before": lsn_of(row[0]), "prefix": PREFIX, "schema": SCHEMA, "publication": name,
         "triggers": enabled, "number": len(enabled),
-    }).fetchone()  # fmt: skip
+    })  # fmt: skip
     if row is None or row[0] is None:
         raise SourceDenied(
             f"user {connection.info.user} may not read every sequence of database"
@@ -52,3 +57,13 @@ def beat(connection: Connection) -> int:
             f"Run: {_READ_ALL.format(sql.Identifier(connection.info.user)).as_string(connection)}",
         )
     return lsn_of(row[0])
+
+
+def _told(connection: Connection, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    for _ in range(_TRIES - 1):
+        try:
+            return connection.execute(_BEAT, values).fetchone()
+        except pg.InternalError_:
+            # A sequence was dropped while it was looked at, which the server tells so.
+            continue
+    return connection.execute(_BEAT, values).fetchone()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Thread
+
 import pytest
 
 from kryonix_backup.errors import SourceDenied
@@ -40,3 +42,24 @@ def test_who_may_not_read_a_sequence_is_told_what_to_grant(postgres: PostgresSer
         beat(connection)
 
     assert 'grant pg_read_all_data to "deaf"' in caught.value.hint
+
+
+def test_a_sequence_that_is_dropped_meanwhile_stops_no_beat(postgres: PostgresServer) -> None:
+    database = new_database(postgres)
+    address = Address.parse(postgres.url(database))
+    found: list[int] = []
+    with postgres.connect(database) as tenant, connected(address) as connection:
+        tenant.execute("create sequence gone; create sequence kept")
+        pid = connection.info.backend_pid
+        beating = Thread(target=lambda: found.append(beat(connection)))
+        with tenant.transaction():
+            tenant.execute("drop sequence gone")
+            beating.start()
+            while tenant.execute(_WAITS, (pid,)).fetchone() != ("Lock",):
+                pass
+        beating.join(30)
+
+    assert len(found) == 1
+
+
+_WAITS = "select wait_event_type from pg_stat_activity where pid = %s"
