@@ -162,7 +162,10 @@ def deploy(tenants: tuple[str, ...], *, dry_run: bool, active: bool | None, remo
             set_up(client, url)
             for settings in chosen:
                 register(client, settings, active=active)
-    cells = [[row["deployment"], f"{row['pool']}/{row['queue']}", row["schedule"]] for row in rows]
+    cells = [
+        [row["deployment"], f"{row['pool']}/{row['queue']}", row["schedule"] or "none"]
+        for row in rows
+    ]
     lines = [*table(("deployment", "pool/queue", "schedule"), cells)]
     if not chosen:
         lines = ["no tenants yet; see 'kryonix tenant add --help'"]

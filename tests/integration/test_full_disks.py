@@ -239,7 +239,8 @@ def test_a_home_that_cannot_be_written_stops_no_backup_and_says_what_a_restore_n
     machine: Command, tmp_path: Path
 ) -> None:
     _tree_of(machine, tmp_path)
-    shutil.rmtree(machine.home / "outbox", ignore_errors=True)
+    for folder in ("outbox", "locks"):
+        shutil.rmtree(machine.home / folder, ignore_errors=True)
     machine.home.chmod(0o500)
     to = f"docs=files://{tmp_path / 'out'}"
 

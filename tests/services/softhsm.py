@@ -7,8 +7,13 @@ Session fixtures of key stores; a test module or ``conftest.py`` imports those i
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -21,19 +26,31 @@ from kryonix_backup.testing.key_stores import (
 )
 
 
-@pytest.fixture(scope="session")
-def softhsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftHsm]:
-    """SoftHSM with a folder of its own, which this process and its children use."""
-    hsm = make_softhsm(tmp_path_factory.mktemp("softhsm"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(os.environ, "SOFTHSM2_CONF", str(hsm.config))
-        yield hsm
+@cache
+def _hsm() -> SoftHsm:
+    """The one of this process and its children: a module reads once where its tokens are."""
+    folder = Path(tempfile.mkdtemp(prefix="kryonix-softhsm-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    hsm = make_softhsm(folder)
+    os.environ["SOFTHSM2_CONF"] = str(hsm.config)
+    return hsm
+
+
+@cache
+def _token() -> HsmToken:
+    return _hsm().make_token("kryonix tests")
 
 
 @pytest.fixture(scope="session")
-def token(softhsm: SoftHsm) -> HsmToken:
+def softhsm() -> SoftHsm:
+    """SoftHSM with a folder of its own, whichever modules import this."""
+    return _hsm()
+
+
+@pytest.fixture(scope="session")
+def token() -> HsmToken:
     """A token that tests share; each takes a label of its own."""
-    return softhsm.make_token("kryonix tests")
+    return _token()
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from kryonix_backup.sources.postgres.preparation.beating import beat
 from kryonix_backup.sources.postgres.preparation.preparing import Prepared
 from kryonix_backup.sources.postgres.server.address import Address
 from kryonix_backup.sources.postgres.server.session import Connection, connected, translated
-from kryonix_backup.sources.postgres.server.turn import take_turn
+from kryonix_backup.sources.postgres.server.turn import turn
 from kryonix_backup.sources.source import LogPiece, LogStream
 
 _MOST_BYTES = 16 * MIB
@@ -82,8 +82,7 @@ class PostgresLog:
 
         Raises AlreadyRunning and SourceUnavailable.
         """
-        with connected(self._address) as ordinary:
-            take_turn(ordinary, self._address)
+        with connected(self._address) as ordinary, turn(ordinary, self._address):
             stream = _Stream(ordinary, self._address, self._clock, self._most, opening, last)
             try:
                 yield stream

@@ -29,7 +29,7 @@ from kryonix_backup.sources.postgres.preparation.preparing_sql import (
 from kryonix_backup.sources.postgres.server.address import SCHEMA, Address, slot_name
 from kryonix_backup.sources.postgres.server.exported import lsn_of
 from kryonix_backup.sources.postgres.server.session import Connection, to_primary
-from kryonix_backup.sources.postgres.server.turn import take_turn
+from kryonix_backup.sources.postgres.server.turn import turn
 
 _OPEN_SECONDS = 60.0  # for transactions that are open to end
 _LOCK_SECONDS = 10  # who waits for a lock makes everybody wait who comes after
@@ -83,8 +83,7 @@ def renew_slot(address: Address) -> Prepared:
     Raises AlreadyRunning where the log is followed, and what `prepare` raises.
     """
     name = slot_name(address.database)
-    with to_primary(address) as connection:
-        take_turn(connection, address)
+    with to_primary(address) as connection, turn(connection, address):
         Found(connection, name).refuse_others()
         _require(connection, address, consent=False)  # before the old one is given up
         _drop_slot(connection, name)
@@ -98,8 +97,7 @@ def release(address: Address) -> list[str]:
     Raises AlreadyRunning where the log is followed, and SourceUnavailable where a table is in
     use: then nothing was removed.
     """
-    with to_primary(address) as connection:
-        take_turn(connection, address)
+    with to_primary(address) as connection, turn(connection, address):
         connection.execute(_PATIENCE)
         statements = list(_undoing(connection, slot_name(address.database)))
         try:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psycopg
+
 from kryonix_backup.errors import AlreadyRunning
 from kryonix_backup.sources.postgres.server.address import Address
 from kryonix_backup.sources.postgres.server.session import Connection
@@ -22,8 +27,13 @@ where locktype = 'advisory' and granted and objsubid = 1
 """
 
 
-def take_turn(connection: Connection, address: Address) -> None:
-    """Be the only one to follow the log while this connection lasts; raises AlreadyRunning."""
+@contextmanager
+def turn(connection: Connection, address: Address) -> Iterator[None]:
+    """
+    Be the only one to follow the log; raises AlreadyRunning.
+
+    It is given back before the connection closes, whose end the server learns of some time later.
+    """
     connection.execute(_ALIVE)
     row = connection.execute("select pg_try_advisory_lock(%s)", (_TURN,)).fetchone()
     if row is None or not row[0]:
@@ -31,6 +41,11 @@ def take_turn(connection: Connection, address: Address) -> None:
             f"another process follows the log of {address.shown}, as process {holder(connection)}"
             " of the server"
         )
+    try:
+        yield
+    finally:
+        with suppress(psycopg.Error):  # gone, and the lock with it
+            connection.execute("select pg_advisory_unlock(%s)", (_TURN,))
 
 
 def holder(connection: Connection) -> int | None:
