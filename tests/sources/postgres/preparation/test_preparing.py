@@ -13,8 +13,8 @@ from kryonix_backup.errors import (
     SourceUnprepared,
 )
 from kryonix_backup.sources.postgres.preparation import preparing
+from kryonix_backup.sources.postgres.preparation.beating import beat
 from kryonix_backup.sources.postgres.preparation.preparing import (
-    beat,
     plan,
     prepare,
     prepared,
