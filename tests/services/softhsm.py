@@ -7,10 +7,7 @@ Session fixtures of key stores; a test module or ``conftest.py`` imports those i
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -27,30 +24,30 @@ from kryonix_backup.testing.key_stores import (
 
 
 @cache
-def _hsm() -> SoftHsm:
+def _hsm(base: Path) -> SoftHsm:
     """The one of this process and its children: a module reads once where its tokens are."""
-    folder = Path(tempfile.mkdtemp(prefix="kryonix-softhsm-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = base / "softhsm"
+    folder.mkdir()
     hsm = make_softhsm(folder)
     os.environ["SOFTHSM2_CONF"] = str(hsm.config)
     return hsm
 
 
 @cache
-def _token() -> HsmToken:
-    return _hsm().make_token("kryonix tests")
+def _token(base: Path) -> HsmToken:
+    return _hsm(base).make_token("kryonix tests")
 
 
 @pytest.fixture(scope="session")
-def softhsm() -> SoftHsm:
+def softhsm(tmp_path_factory: pytest.TempPathFactory) -> SoftHsm:
     """SoftHSM with a folder of its own, whichever modules import this."""
-    return _hsm()
+    return _hsm(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")
-def token() -> HsmToken:
+def token(tmp_path_factory: pytest.TempPathFactory) -> HsmToken:
     """A token that tests share; each takes a label of its own."""
-    return _token()
+    return _token(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")
