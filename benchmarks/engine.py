@@ -19,11 +19,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from boundless import NAME, boundless_tiers
+
 KRYONIX = Path(sys.executable).with_name("kryonix")
 PASSPHRASE = "bench-passphrase-not-a-secret"
 
 
-def peer(*, s3: bool) -> dict[str, object]:
+def peer(tiers: Path, *, s3: bool) -> dict[str, object]:
     """How the kit calls `kryonix`; its words in braces are filled in by the kit."""
     command = shlex.quote(str(KRYONIX))
     region = "s3://{s3_bucket}?endpoint={s3}&region=us-east-1" if s3 else "file://{repo}"
@@ -31,6 +33,7 @@ def peer(*, s3: bool) -> dict[str, object]:
         "HOME": "{home}",
         "KRYONIX_HOME": "{home}/state",
         "KRYONIX_PASSPHRASE": PASSPHRASE,
+        "KRYONIX_TIERS": str(tiers),  # a tier's bandwidth would be what is measured
         "PATH": "/usr/bin:/bin",
     }
     if s3:
@@ -39,7 +42,7 @@ def peer(*, s3: bool) -> dict[str, object]:
         "name": "kryonix-s3" if s3 else "kryonix",
         "s3": s3,
         "env": env,
-        "init": f"{command} tenant add bench --tier standard --region 'primary={region}'"
+        "init": f"{command} tenant add bench --tier {NAME} --region 'primary={region}'"
         " --source 'tree=files://{tree}'",
         "backup": f"{command} backup bench --kind incremental",
         "restore": f"{command} restore bench --to 'tree=files://{{target}}'",
@@ -63,8 +66,9 @@ def main() -> int:
     parser.add_argument("--alone", action="store_true", help="no other programs")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
+    tiers = boundless_tiers(options.work.resolve() / "tiers")
     spec = options.work / "kryonix.json"
-    spec.write_text(json.dumps(peer(s3=options.s3), indent=1))
+    spec.write_text(json.dumps(peer(tiers, s3=options.s3), indent=1))
     peers = "" if options.alone else "restic-s3" if options.s3 else "restic,borg"
     results = options.work / "results.json"
     words = [

@@ -28,6 +28,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from boundless import NAME, boundless_tiers
+
 from kryonix_backup.crypto.keystore import ManagedKeyStore
 from kryonix_backup.crypto.stores.registry import open_key_store
 from kryonix_backup.model import tenant_id
@@ -121,6 +123,7 @@ class Bench:
         self._work = work
         self._tree = tree
         self.report = work / "report.json"
+        boundless_tiers(work / "tiers")
 
     def start(self, mode: str, env: Mapping[str, str]) -> None:
         """A new tenant, whose key is made where its store makes keys."""
@@ -130,12 +133,25 @@ class Bench:
         if isinstance(store, ManagedKeyStore) and not store.versions():
             store.renew()
         region, source = f"primary=file://{self._work}/repository", f"tree=files://{self._tree}"
-        self.run(mode, env, "tenant", "add", TENANT, "--region", region, "--source", source)
+        self.run(
+            mode,
+            env,
+            "tenant",
+            "add",
+            TENANT,
+            "--tier",
+            NAME,
+            "--region",
+            region,
+            "--source",
+            source,
+        )
 
     def run(self, mode: str, env: Mapping[str, str], *arguments: str) -> Run:
         """One command, measured; raises RuntimeError where it fails."""
         words = [sys.executable, __file__, "--child", mode, str(self.report), *arguments, "--json"]
         home = {"KRYONIX_HOME": str(self._work / "home"), "HOME": str(self._work)}
+        home["KRYONIX_TIERS"] = str(self._work / "tiers/tiers.yaml")
         kept = {name: os.environ[name] for name in ("PATH", "SOFTHSM2_CONF")}
         begun = time.perf_counter()
         process = subprocess.Popen(

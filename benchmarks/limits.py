@@ -23,9 +23,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from boundless import NAME, boundless_tiers
+
 from kryonix_backup.limits import LimitSettings
 from kryonix_backup.model import KIB, MIB, RegionName, SourceName, TenantId, Tier
-from kryonix_backup.sdk.limits import load_tiers
 from kryonix_backup.settings import (
     RegionSettings,
     RootKey,
@@ -85,7 +86,7 @@ def child(plain: dict[str, Any]) -> None:
         RegionName("primary"), plain["url"], plain.get("key"), Secret(secret) if secret else None
     )
     settings = TenantSettings(
-        TenantId("bench"), Tier("boundless"), (region,),
+        TenantId("bench"), Tier(NAME), (region,),
         (SourceSettings(SourceName("tree"), f"files://{plain['tree']}"),),
         limits=LimitSettings.from_plain(plain["limits"]),
     )  # fmt: skip
@@ -124,15 +125,8 @@ def rate_of(large: list[tuple[float, int]]) -> float:
 
 def environment(plain: dict[str, Any]) -> dict[str, str]:
     """A home, and tiers of which one allows more than any machine has."""
-    shipped = load_tiers({})
-    text = shipped.file.read_text()
-    block = text[text.index("  standard:") :].replace("standard", "boundless")
-    for name, most in (("cores: 2", "cores: 999"), ("4 GB", "64 GB"), ("500 Mbit/s", "99 Gbit/s")):
-        block = block.replace(name, most)
     home = Path(plain["home"])
-    home.mkdir(parents=True, exist_ok=True)
-    tiers = home / f"tiers-{os.getpid()}.yaml"
-    tiers.write_text(f"{text}\n{block}")
+    tiers = boundless_tiers(home / f"tiers-{os.getpid()}")
     return {"KRYONIX_HOME": str(home), "KRYONIX_TIERS": str(tiers)}
 
 
