@@ -160,8 +160,7 @@ def test_show_says_what_is_there_and_what_is_due(backed_up: Terminal) -> None:
 
 
 def test_rotate_says_what_is_due_and_does_what_it_can(backed_up: Terminal) -> None:
-    path = next((backed_up.root / "acme-primary" / "keys").rglob("0*"))
-    assert path.name == "00000001"
+    (path,) = (backed_up.root / "acme-primary" / "keys").rglob("00000001")
 
     settings = backed_up("tenant", "show", "acme", "--json").json
     assert settings["keys"]["data_days"] is None, "what its tier says"

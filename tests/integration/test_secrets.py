@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def told(
     base = tmp_path_factory.getbasetemp()
     with (
         start_postgres(versions()[-1]) as postgres,
-        Watch(root / "tmp", base) as watch,
+        Watch(root / "tmp", base, Path(sys.prefix).parent) as watch,  # a checkout may lie in /tmp
     ):
         story = Story(root, seaweedfs, postgres, two_tokens(softhsm), watch)
         try:
