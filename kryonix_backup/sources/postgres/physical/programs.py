@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
 import subprocess
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from kryonix_backup.errors import ConfigError, RestoreError
-from kryonix_backup.sources.postgres.server.programs import VARIABLE, folders
+from kryonix_backup.sources.postgres.server.programs import VARIABLE, folders, version_of
 
 _NEEDED = ("postgres", "pg_controldata", "pg_verifybackup", "pg_waldump")
 _COMBINES = "pg_combinebackup"
-_VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 
 
 class Account(NamedTuple):
@@ -62,7 +60,8 @@ def server_of(major: int, *, combines: bool) -> Path:
     found = [
         folder
         for folder in folders()
-        if all(os.access(folder / name, os.X_OK) for name in needed) and _version(folder) == major
+        if all(os.access(folder / name, os.X_OK) for name in needed)
+        and version_of(folder / "postgres") == major
     ]
     if not found:
         raise ConfigError(
@@ -103,15 +102,3 @@ def start(
         group=account.gid if as_root else None,
         extra_groups=[] if as_root else None,
     )
-
-
-def _version(folder: Path) -> int:
-    said = subprocess.run(
-        [folder / "postgres", "--version"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PATH": os.defpath, "LC_ALL": "C"},  # of ours it needs none, and secrets are in it
-    )
-    version = _VERSION.search(said.stdout)
-    return int(version[1]) if version else 0

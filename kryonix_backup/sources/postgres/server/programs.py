@@ -54,10 +54,14 @@ def folders() -> Iterator[Path]:
 
 def _version(folder: Path) -> int:
     """The major version of the programs there; 0 where one is missing."""
-    if not all(os.access(folder / name, os.X_OK) for name in _NEEDED):
-        return 0
+    there = all(os.access(folder / name, os.X_OK) for name in _NEEDED)
+    return version_of(folder / "pg_dump") if there else 0
+
+
+def version_of(program: Path) -> int:
+    """The major version of one of PostgreSQL's programs; 0 where it does not say."""
     said = subprocess.run(
-        [folder / "pg_dump", "--version"],
+        [program, "--version"],
         capture_output=True,
         text=True,
         check=False,
