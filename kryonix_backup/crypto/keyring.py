@@ -144,14 +144,6 @@ def open_keyring(name: str, body: bytes, owner: Owner, master: KeyStore) -> Keyr
     return Keyring(generation, written, since, records, tuple(recipients))
 
 
-def recipients_of(body: bytes) -> tuple[Mapping[str, Any], ...]:
-    """Whom a keyring is wrapped for, without opening it; raises Damaged."""
-    try:
-        return tuple(dict(row) for row in json.loads(body)["recipients"])
-    except _MALFORMED as error:
-        raise Damaged("what should be a keyring is none") from error
-
-
 def _context(header: Mapping[str, Any], owner: Owner) -> bytes:
     bound = {**header, "repository": owner.repository, "tenant": owner.tenant}
     return json.dumps(bound, sort_keys=True, separators=(",", ":")).encode()
