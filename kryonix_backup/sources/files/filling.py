@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import queue
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import Semaphore
 from typing import NamedTuple
 
@@ -60,7 +60,8 @@ class Fillers:
         """
         Hand over the pieces, waiting where too many are not written yet.
 
-        The file must stay open until the result is there.
+        The file must stay open until the result is there; where the pieces raise, nobody writes
+        into it any more when this does: its number may be another file's next.
         """
         handed: queue.SimpleQueue[Blob | None] = queue.SimpleQueue()
         filled = self._pool.submit(self._fill, fd, handed, holes)
@@ -68,8 +69,11 @@ class Fillers:
             for piece in pieces:
                 self._room.acquire()
                 handed.put(piece)
-        finally:
+        except BaseException:
             handed.put(None)
+            wait([filled])
+            raise
+        handed.put(None)
         return filled
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
@@ -289,6 +289,7 @@ class Loader:
         try:
             filled = filling.filled.result()
         except BaseException:
+            wait([filling.filled])  # the number of what is closed may be another file's next
             os.close(filling.fd)
             raise
         return self._complete(entry, filling.fd, filling.mode, filled)

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from blake3 import blake3
@@ -145,3 +146,32 @@ def test_a_target_that_fills_up_while_a_large_file_is_written_ends_the_load(
 
     open_files = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
     assert [path for path in open_files if f"{tmp_path}/t/" in path and "/tree/" in path] == []
+
+
+def test_nobody_writes_any_more_when_pieces_that_fail_are_told(fillers: Fillers) -> None:
+    """The file is closed then, and its number is another one's."""
+    reading, writing = os.pipe()
+    told: list[BaseException] = []
+
+    def pieces() -> Iterator[bytes]:
+        yield bytes(MIB)  # more than a pipe takes
+        raise Damaged("gone")
+
+    def hand_over() -> None:
+        try:
+            fillers.fill(writing, pieces(), ())
+        except Damaged as error:
+            told.append(error)
+
+    handing = Thread(target=hand_over)
+    handing.start()
+    handing.join(0.3)
+    assert not told, "a thread still writes"
+    taken = 0
+    while taken < MIB:
+        taken += len(os.read(reading, MIB))
+    handing.join(30)
+
+    assert [str(error) for error in told] == ["gone"]
+    os.close(reading)
+    os.close(writing)
