@@ -47,15 +47,21 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The way to a server. Without a proxy it is direct; without a bundle the machine's hold."""
+    """
+    The way to a server. Without a proxy it is direct; without a bundle the machine's hold.
+
+    ``endpoint`` is the server's URL inside a private network, asked in place of its public one.
+    """
 
     proxy: Proxy | None = None
     ca_bundle: str | None = None
+    endpoint: str | None = None
 
     @property
     def way(self) -> str:
-        """The proxy, as the end of a message about the server."""
-        return f" by way of {self.proxy.url}" if self.proxy else ""
+        """The private endpoint and the proxy, as the end of a message about the server."""
+        inside = f", reached at {self.endpoint}" if self.endpoint else ""
+        return inside + (f" by way of {self.proxy.url}" if self.proxy else "")
 
     def proxies(self) -> dict[str, str]:
         """What boto3 calls proxies: none is a word too, which keeps it from the environment."""

@@ -63,10 +63,15 @@ class Bucket:
         return self.address + self.network.way
 
     @property
+    def server(self) -> str:
+        """The URL of the server that is asked: the endpoint, or the private one in its place."""
+        return self.network.endpoint or self.endpoint
+
+    @property
     def host_url(self) -> str:
-        """The URL of the host that knows the bucket: in path style the endpoint, else its own."""
+        """The URL of the host that knows the bucket: in path style the server, else its own."""
         if self.path_style:
-            return self.endpoint
+            return self.server
         scheme, _, host = self.endpoint.partition("://")
         return f"{scheme}://{self.name}.{host}"
 

@@ -35,7 +35,8 @@ def reached(region: RegionSettings, bucket: Bucket, env: Mapping[str, str]) -> B
     """
     found = _at_private_endpoint(region, bucket)
     proxy = _proxy(region, found, env)
-    return replace(found, network=Network(proxy, _bundle(region, env)))
+    network = replace(found.network, proxy=proxy, ca_bundle=_bundle(region, env))
+    return replace(found, network=network)
 
 
 def _at_private_endpoint(region: RegionSettings, bucket: Bucket) -> Bucket:
@@ -52,7 +53,7 @@ def _at_private_endpoint(region: RegionSettings, bucket: Bucket) -> Bucket:
     except StoreUnavailable:
         if region.proxy is None:  # else it is the proxy that looks the name up
             raise
-    return replace(bucket, endpoint=endpoint, path_style=True)
+    return replace(bucket, path_style=True, network=Network(endpoint=endpoint))
 
 
 def _proxy(region: RegionSettings, bucket: Bucket, env: Mapping[str, str]) -> Proxy | None:

@@ -1,4 +1,4 @@
-"""The one place where a request to a store is tried again; vendors' own retries are off."""
+"""The one place where a request to a store is tried again: its clients of vendors do not."""
 
 from __future__ import annotations
 

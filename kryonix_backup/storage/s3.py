@@ -258,7 +258,7 @@ def _options(bucket: Bucket) -> ClientConfig:
     """All that decides on the way and on trust; what is left out would be the environment's."""
     proxy, bundle = bucket.network.proxy, bucket.network.ca_bundle
     options: ClientConfig = {
-        "allow_http": bucket.endpoint.startswith("http://"),
+        "allow_http": bucket.server.startswith("http://"),
         "allow_invalid_certificates": False,
         "connect_timeout": timedelta(seconds=min(CONNECT_SECONDS, bucket.timeout)),
         "timeout": timedelta(seconds=bucket.timeout),

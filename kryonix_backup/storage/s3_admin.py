@@ -20,7 +20,7 @@ from kryonix_backup.model import TenantId
 from kryonix_backup.settings import Secret
 from kryonix_backup.storage.credentials import S3Credentials
 from kryonix_backup.storage.location import Bucket
-from kryonix_backup.storage.s3_control import S3Control, connection, translated
+from kryonix_backup.storage.s3_control import PATIENT, S3Control, connection, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -79,7 +79,7 @@ class S3Admin:
 
     def make_bucket(self) -> None:
         """Make the bucket; one that is ours already is left as it is."""
-        S3Control(self.bucket, self._operator).make_bucket()
+        S3Control(self.bucket, self._operator, PATIENT).make_bucket()
 
     def _is_ours(self, policy: Any) -> bool:
         ours = json.loads(self.guard())["Statement"]
@@ -123,8 +123,8 @@ class S3Admin:
         return [row["AccessKeyId"] for row in rows]
 
     def drop_key(self, key_id: str) -> None:
-        """Make a key open nothing any more."""
-        with self._translated(f"a key of user {self.user}"):
+        """Make a key open nothing any more; one that is missing is no error."""
+        with suppress(ObjectMissing), self._translated(f"a key of user {self.user}"):
             self._iam.delete_access_key(UserName=self.user, AccessKeyId=key_id)
 
     def close_bucket(self) -> None:
@@ -143,10 +143,12 @@ class S3Admin:
             return
         for key_id in self.key_ids():
             self.drop_key(key_id)
+        gone = self._iam.exceptions.NoSuchEntityException
         with self._translated(f"user {self.user}"):
-            with suppress(self._iam.exceptions.NoSuchEntityException):
+            with suppress(gone):
                 self._iam.delete_user_policy(UserName=self.user, PolicyName=_POLICY)
-            self._iam.delete_user(UserName=self.user)
+            with suppress(gone):
+                self._iam.delete_user(UserName=self.user)
 
     def drop_bucket(self) -> None:
         """Remove the bucket where it is empty; raises StoreError where it is not."""
@@ -198,12 +200,12 @@ class S3Admin:
 
     @cached_property
     def _s3(self) -> S3Client:
-        client: S3Client = connection("s3", self.bucket, self._operator)
+        client: S3Client = connection("s3", self.bucket, self._operator, PATIENT)
         return client
 
     @cached_property
     def _iam(self) -> Any:
-        return connection("iam", self.bucket, self._operator)
+        return connection("iam", self.bucket, self._operator, PATIENT)
 
     def _translated(self, what: str) -> AbstractContextManager[None]:
         return translated(self.bucket, what)

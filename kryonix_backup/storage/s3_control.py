@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 CONNECT_SECONDS = 10.0
+PATIENT = 5
+"""Attempts at each request of what is no part of a store, which tries again by itself."""
 _MACHINES = "/etc/ssl/certs/ca-certificates.crt"
 # What is not said would be the environment's; the types do not know all of it.
 _UNASKED: dict[str, Any] = {
@@ -45,9 +47,10 @@ _AMAZONS_FIRST_REGION = "us-east-1"
 class S3Control:
     """A bucket's control calls; every method may be called from several threads at once."""
 
-    def __init__(self, bucket: Bucket, credentials: S3Credentials) -> None:
+    def __init__(self, bucket: Bucket, credentials: S3Credentials, attempts: int = 1) -> None:
         self._bucket = bucket
         self._credentials = credentials
+        self._attempts = attempts
         self._lock = threading.Lock()
         self._made: S3Client | None = None
 
@@ -118,7 +121,7 @@ class S3Control:
             return self._made
 
     def _connect(self) -> S3Client:
-        client: S3Client = connection("s3", self._bucket, self._credentials)
+        client: S3Client = connection("s3", self._bucket, self._credentials, self._attempts)
         return client
 
     def _translated(self, what: str) -> AbstractContextManager[None]:
@@ -132,11 +135,13 @@ def location(region: str) -> dict[str, Any]:
     return {"CreateBucketConfiguration": {"LocationConstraint": region}}
 
 
-def connection(service: str, bucket: Bucket, keys: S3Credentials | None) -> Any:
+def connection(service: str, bucket: Bucket, keys: S3Credentials | None, attempts: int = 1) -> Any:
     """
     A client of boto3 for ``s3`` or ``iam``, which signs nothing without keys.
 
-    IAM has an address of its own at Amazon alone.
+    A request that failed in passing is made up to ``attempts`` times, with a random wait between:
+    what is made or removed by it may then be there, or gone, already. IAM has an address of its
+    own at Amazon alone.
     """
     from botocore import UNSIGNED
     from botocore.config import Config
@@ -151,17 +156,17 @@ def connection(service: str, bucket: Bucket, keys: S3Credentials | None) -> Any:
         signature_version=None if keys is not None else UNSIGNED,
         connect_timeout=min(CONNECT_SECONDS, bucket.timeout),
         read_timeout=bucket.timeout,
-        retries={"total_max_attempts": 1},
+        retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=4 * _PARTS_AT_ONCE,
         s3={"addressing_style": "path" if bucket.path_style else "virtual"},
         proxies=bucket.network.proxies(),
         **_UNASKED,
     )
-    amazon = (urlsplit(bucket.endpoint).hostname or "").endswith(_AMAZONS)
+    amazon = (urlsplit(bucket.server).hostname or "").endswith(_AMAZONS)
     with _MAKING:  # which is not for several threads at once
         return _session().client(
             service,
-            endpoint_url=None if amazon and service == "iam" else bucket.endpoint,
+            endpoint_url=None if amazon and service == "iam" else bucket.server,
             region_name=bucket.region,
             verify=bucket.network.ca_bundle or _authorities(),
             config=config,

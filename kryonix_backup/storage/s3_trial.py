@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kryonix_backup.clock import Clock
-from kryonix_backup.errors import NotIsolated, StoreDenied, StoreUnsupported
+from kryonix_backup.errors import NotIsolated, ObjectMissing, StoreDenied, StoreUnsupported
 from kryonix_backup.settings import Secret
 from kryonix_backup.storage.credentials import S3Credentials
 from kryonix_backup.storage.object_name import SCRATCH
 from kryonix_backup.storage.s3_admin import S3Admin
-from kryonix_backup.storage.s3_control import connection, location, translated
+from kryonix_backup.storage.s3_control import PATIENT, connection, location, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -134,12 +134,13 @@ class Trial:
     @contextmanager
     def _other_bucket(self, name: str) -> Iterator[None]:
         other = replace(self._bucket, name=name)
-        with translated(other, "the bucket of the trial"):
+        ours = self._operator.exceptions.BucketAlreadyOwnedByYou
+        with translated(other, "the bucket of the trial"), suppress(ours):
             self._operator.create_bucket(Bucket=name, **location(self._bucket.region))
         try:
             yield
         finally:
-            with translated(other, "the bucket of the trial"):
+            with suppress(ObjectMissing), translated(other, "the bucket of the trial"):
                 self._operator.delete_bucket(Bucket=name)
 
     def _list(self, client: S3Client, bucket: str) -> None:
@@ -150,5 +151,5 @@ class Trial:
         return self._as(None)
 
     def _as(self, pair: S3Credentials | None) -> S3Client:
-        client: S3Client = connection("s3", self._bucket, pair)
+        client: S3Client = connection("s3", self._bucket, pair, PATIENT)
         return client

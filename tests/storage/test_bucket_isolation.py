@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from botocore.retries.standard import ExponentialBackoff
 
 from kryonix_backup.errors import ConfigError, StoreDenied, StoreError
 from kryonix_backup.model import RegionName, TenantId
@@ -20,6 +22,7 @@ from kryonix_backup.storage.residency import Residency
 from kryonix_backup.storage.s3_admin import BucketState, S3Admin
 from kryonix_backup.testing.clock import FixedClock
 from kryonix_backup.testing.s3_servers import S3Server
+from tests.services.s3_proxy import AnswerLost, S3Proxy
 
 pytestmark = pytest.mark.service
 
@@ -37,6 +40,10 @@ class Place:
         self.env = {"KRYONIX_HOME": str(home)}
         pair = server.root
         self.operator = S3Credentials(pair.access_key_id, Secret(pair.secret_access_key))
+
+    def lead_through(self, endpoint: str) -> None:
+        """Reach the server there from now on."""
+        self.region = replace(self.region, private_endpoint=endpoint)
 
     @property
     def bucket(self) -> Bucket:
@@ -171,6 +178,24 @@ def test_undoing_it_takes_back_what_it_made(place: Place) -> None:
     assert place.admin().bucket_state() is BucketState.MISSING
     assert not place.admin().has_user()
     assert place.key_id() is None
+
+
+def test_answers_that_are_lost_are_asked_for_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first answer to each request is, to those that make or remove something too."""
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.0)
+    with S3Proxy(place.server.endpoint) as proxy:
+        place.lead_through(proxy.endpoint)
+        proxy.faults.extend([AnswerLost(), None] * 100)
+        done = place.way().isolate(FixedClock())
+
+        assert done.made == ("bucket", "user", "policy", "key")
+        assert done.remarks != (), "the key whose answer was lost is there, and is told of"
+        place.way().undo(done.made)
+        proxy.faults.clear()
+    assert place.admin().bucket_state() is BucketState.MISSING
+    assert not place.admin().has_user()
 
 
 def test_undoing_it_keeps_a_bucket_with_something_in_it(place: Place) -> None:

@@ -64,8 +64,10 @@ def test_without_any_the_address_stands(bucket: Bucket) -> None:
 def test_the_private_one_is_used_in_its_place(bucket: Bucket, endpoint: str) -> None:
     found = reached(region(endpoint), bucket, {})
 
-    assert found.endpoint == endpoint.rstrip("/")
+    assert found.server == found.host_url == endpoint.rstrip("/")
     assert (found.name, found.path_style) == ("acme", True)
+    assert found.address == bucket.address, "what is known of the place stays known"
+    assert found.way == f"{bucket.address}, reached at {found.server}"
 
 
 @pytest.mark.parametrize("host", ["0x8.8.8.8", "::ffff:8.8.8.8", "8.8.8.8", "2001:4860:4860::8888"])
@@ -142,7 +144,7 @@ def test_the_proxy_may_know_names_that_this_machine_does_not(
     private = "https://store.invalid"
     answering(monkeypatch)
 
-    assert reached(region(private, PROXY), bucket, {}).endpoint == private
+    assert reached(region(private, PROXY), bucket, {}).server == private
     with pytest.raises(StoreUnavailable, match=r"its private endpoint store\.invalid is not found"):
         reached(region(private), bucket, {})
 
