@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from kryonix_backup.backup import pipeline, run
 from kryonix_backup.chunking.fastcdc import ChunkSizes
 from kryonix_backup.clock import SystemClock
@@ -42,8 +44,9 @@ FRAMES = (128 * KIB, 512 * KIB, MIB)
 
 def measure(work: Path, average: int, frame: int, kit: Path, mib: int) -> str:
     """One row of the table."""
-    pipeline.FILE_CHUNKS = ChunkSizes(average // 4, average, min(4 * average, MIB))
-    writer.FRAME_BYTES = frame
+    patch = pytest.MonkeyPatch()  # fails where a name is gone
+    patch.setattr(pipeline, "FILE_CHUNKS", ChunkSizes(average // 4, average, min(4 * average, MIB)))
+    patch.setattr(writer, "FRAME_BYTES", frame)
     tree, store = work / "tree", work / "repository"
     for folder in (tree, store):
         shutil.rmtree(folder, ignore_errors=True)

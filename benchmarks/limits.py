@@ -192,10 +192,10 @@ def bandwidth(work: Path, where: str, store: dict[str, Any]) -> None:
         case.clear()
         if mib > 1024:
             shutil.rmtree(tree)
-    found, _ = together(Case(work, f"{where.lower()}-shared", work / "noise-256", store),
+    at_once, _ = together(Case(work, f"{where.lower()}-shared", work / "noise-256", store),
                            {"bandwidth": "500 Mbit/s"})  # fmt: skip
-    total = sum(each["bytes"] for each in found)
-    large = [moment for each in found for moment in each["large"]]
+    total = sum(each["bytes"] for each in at_once)
+    large = [moment for each in at_once for moment in each["large"]]
     told(where, "3 backups at once", 500, total, rate_of(large))
 
 

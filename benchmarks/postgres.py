@@ -18,6 +18,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from postgres_measure import Measures
@@ -39,17 +40,19 @@ def repetition(measures: Measures, work: Path, number: int) -> int:
     measures.ours("tenant add", *add)
     theirs, ours = f"theirs{number}", f"ours{number}"
     turn = 1 if number % 2 else -1
-    for step in (
+    backups: tuple[Callable[[], object], ...] = (
         lambda: measures.theirs(_DUMP, "pg_dump", "-Fd", "-j2", "-Z0", "-f", str(dump), "bench"),
         lambda: measures.ours(_BACKUP, "backup", "bench"),
-    )[::turn]:
+    )
+    for step in backups[::turn]:
         step()
     measures.ours("full backup again, nothing changed", "backup", "bench")
     server.run("createdb", theirs)
-    for step in (
+    restores: tuple[Callable[[], object], ...] = (
         lambda: measures.theirs(_THEIRS, "pg_restore", "-j2", "-d", theirs, str(dump)),
         lambda: measures.ours(_OURS, "restore", "bench", "--to", f"db={server.url(ours)}"),
-    )[::turn]:
+    )
+    for step in restores[::turn]:
         server.run("psql", "-c", "checkpoint")
         step()
     for database in (theirs, ours):

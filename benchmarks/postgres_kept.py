@@ -92,7 +92,7 @@ class Bench:
     def checked(self) -> str:
         """What `source check` says of the slot."""
         findings = self.ours("source", "check", "bench", "db")["findings"]
-        return next(each["evidence"] for each in findings if each["what"] == "log: slot")
+        return next(str(each["evidence"]) for each in findings if each["what"] == "log: slot")
 
     def commits(self) -> int:
         """How many of pgbench's transactions there are."""

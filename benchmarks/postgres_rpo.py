@@ -38,7 +38,7 @@ class Following:
     """The command, and the moments that it has said, each with the time at which it did."""
 
     def __init__(self, env: dict[str, str]) -> None:
-        words = [KRYONIX, "backup", "bench", "--kind", "log", "--follow"]
+        words = [str(KRYONIX), "backup", "bench", "--kind", "log", "--follow"]
         self._process = subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True)
         self.said: list[tuple[datetime, datetime]] = []
         self._thread = threading.Thread(target=self._listen, daemon=True)

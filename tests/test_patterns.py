@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,7 +20,7 @@ def documents(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _kept(directory: Path, **settings: tuple[str, ...]) -> set[bytes]:
+def _kept(directory: Path, **settings: Any) -> set[bytes]:
     return {path for path in back_up(directory, **settings).paths if path}
 
 

@@ -197,7 +197,7 @@ def test_a_store_of_the_tenants_settings_is_the_root_whatever_else_is_set() -> N
 @pytest.mark.parametrize("prefix", ["KRYONIX_ACME_ONE_KMS_", "KRYONIX_KMS_", "AWS_"])
 def test_a_kms_has_credentials_of_its_own_before_those_of_s3(prefix: str) -> None:
     order = ["KRYONIX_ACME_ONE_KMS_", "KRYONIX_KMS_", "AWS_"]
-    env = {}
+    env: dict[str, str] = {}
     for each in order[order.index(prefix) :]:
         env |= {f"{each}ACCESS_KEY_ID": f"{each}id", f"{each}SECRET_ACCESS_KEY": f"{each}secret",
                 f"{each}SESSION_TOKEN": f"{each}session"}  # fmt: skip

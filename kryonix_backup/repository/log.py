@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -323,7 +323,7 @@ def headers_of(book: LogBook, chain: ChainId, first: int, count: int) -> Iterato
 
 def fetched_ahead(
     numbers: Iterable[int], fetch: Callable[[int], Fetched], fetchers: int = _FETCHERS
-) -> Iterator[Fetched]:
+) -> Generator[Fetched]:
     """What ``fetch`` gives for each number, in order, a few of them at once."""
     pool = ThreadPoolExecutor(fetchers, thread_name_prefix="log")
     ahead: deque[Future[Fetched]] = deque()

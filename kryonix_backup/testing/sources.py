@@ -84,6 +84,13 @@ class MemorySource:
         return _MemoryReader(entry, thing)
 
 
+def items_of(dump: Dump) -> Iterator[Item]:
+    """The items of a dump that has no barrier."""
+    for item in dump.items:
+        assert isinstance(item, Item)
+        yield item
+
+
 class _MemoryReader:
     def __init__(self, entry: Entry, thing: Thing) -> None:
         self._entry = entry

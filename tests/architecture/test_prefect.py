@@ -6,6 +6,7 @@ import importlib
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -49,7 +50,8 @@ def test_what_sounds_secret_is_kept_as_a_secret(block: type[Block]) -> None:
     for name, field in block.model_fields.items():
         if any(word in name for word in telling):
             assert "SecretStr" in str(field.annotation), name
-            filled = block.model_construct(**{name: SecretStr("do-not-show")})
+            secret: dict[str, Any] = {name: SecretStr("do-not-show")}
+            filled = block.model_construct(**secret)
             assert "do-not-show" not in repr(filled)
 
 

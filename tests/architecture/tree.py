@@ -31,8 +31,8 @@ def _functions(prefix: str, node: ast.AST) -> Iterator[tuple[str, Function]]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, Function):
             yield f"{prefix}{child.name}", child
-        named = isinstance(child, Function | ast.ClassDef)
-        yield from _functions(f"{prefix}{child.name}." if named else prefix, child)
+        inner = f"{prefix}{child.name}." if isinstance(child, Function | ast.ClassDef) else prefix
+        yield from _functions(inner, child)
 
 
 def _module(path: Path) -> Module:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
 from kryonix_backup.errors import StoreDenied
-from kryonix_backup.settings import Secret
+from kryonix_backup.settings import PRIMARY, Secret
 from kryonix_backup.storage.credentials import S3Credentials
 from kryonix_backup.storage.registry import kept_credentials, open_store
 from kryonix_backup.storage.residency import ANYWHERE
@@ -37,7 +38,7 @@ def refused(town: Town, attempt: Callable[[], Any]) -> None:
 def test_the_store_of_the_project_is_refused_and_says_where(town: Town) -> None:
     there = replace(town.a.stolen(), url=town.b.settings.primary.url)  # A's credentials, B's bucket
     store = open_store(there, {}, ANYWHERE, clock=FixedClock())
-    name = next(iter(town.b.whole["primary"]))
+    name = next(iter(town.b.whole[PRIMARY]))
 
     for attempt in (
         lambda: store.get(name),
@@ -51,14 +52,14 @@ def test_the_store_of_the_project_is_refused_and_says_where(town: Town) -> None:
     ):
         with pytest.raises(StoreDenied, match=town.b.bucket().name):
             attempt()
-    assert town.b.objects() == town.b.whole["primary"]
+    assert town.b.objects() == town.b.whole[PRIMARY]
 
 
 def test_the_server_copies_nothing_over(town: Town) -> None:
     """Not even where the bytes never leave it: neither whole objects nor parts."""
     mine, theirs = town.a.bucket().name, town.b.bucket().name
-    thief, name = client(town.a), next(iter(town.b.whole["primary"]))
-    own = next(iter(town.a.whole["primary"]))
+    thief, name = client(town.a), next(iter(town.b.whole[PRIMARY]))
+    own = next(iter(town.a.whole[PRIMARY]))
     copied = {"Bucket": mine, "Key": "packs/aa/copied", "CopySource": f"{theirs}/{name}"}
     upload = thief.create_multipart_upload(Bucket=mine, Key="packs/aa/copied")["UploadId"]
 
@@ -67,12 +68,12 @@ def test_the_server_copies_nothing_over(town: Town) -> None:
     planted = {"Bucket": theirs, "Key": "packs/aa/planted", "CopySource": f"{mine}/{own}"}
     refused(town, lambda: thief.copy_object(**planted))
     thief.abort_multipart_upload(Bucket=mine, Key="packs/aa/copied", UploadId=upload)
-    assert town.b.objects() == town.b.whole["primary"]
+    assert town.b.objects() == town.b.whole[PRIMARY]
 
 
 @pytest.mark.parametrize("path", ["../{b}/{name}", "x/../../{b}/{name}", "%2e%2e/{b}/{name}"])
 def test_no_name_leads_out_of_the_bucket(town: Town, path: str) -> None:
-    name = next(iter(town.b.whole["primary"]))
+    name = next(iter(town.b.whole[PRIMARY]))
     thief = client(town.a)
     key = path.format(b=town.b.bucket().name, name=name)
 
@@ -80,7 +81,7 @@ def test_no_name_leads_out_of_the_bucket(town: Town, path: str) -> None:
         body = thief.get_object(Bucket=town.a.bucket().name, Key=key)["Body"].read()
     except thief.exceptions.ClientError:
         return
-    assert body != town.b.whole["primary"][name]
+    assert body != town.b.whole[PRIMARY][name]
 
 
 def test_its_own_rights_are_not_its_to_change(town: Town) -> None:
@@ -103,13 +104,14 @@ def test_its_own_rights_are_not_its_to_change(town: Town) -> None:
 
 def test_no_user_is_made_and_none_gets_more(town: Town) -> None:
     thief = client(town.a, "iam")
-    for attempt in (
+    attempts: tuple[Callable[[], Any], ...] = (
         lambda: thief.create_user(UserName="evil"),
         lambda: thief.create_access_key(UserName=user_of_b(town)),
         lambda: thief.put_user_policy(
             UserName=user_of_b(town), PolicyName="x", PolicyDocument='{"Statement": []}'
         ),
-    ):
+    )
+    for attempt in attempts:
         with pytest.raises(thief.exceptions.ClientError):
             attempt()
 
@@ -128,15 +130,15 @@ def test_half_a_pair_and_no_pair_open_nothing(town: Town) -> None:
     nobody = connection("s3", town.b.bucket(), None)
 
     for thief in (crossed, wrong, nobody):
-        refused(town, lambda thief=thief: thief.list_objects_v2(Bucket=theirs))
-        refused(town, lambda thief=thief: thief.put_object(Bucket=theirs, Key="x", Body=b""))
+        refused(town, partial(thief.list_objects_v2, Bucket=theirs))
+        refused(town, partial(thief.put_object, Bucket=theirs, Key="x", Body=b""))
 
 
 def test_who_may_do_everything_elsewhere_is_refused_too(town: Town, seaweedfs: S3Server) -> None:
     """The operator's pair: it could change the policy, but as long as that stands it reads none."""
     root = S3Credentials(seaweedfs.root.access_key_id, Secret(seaweedfs.root.secret_access_key))
     operator, theirs = client(town.b, pair=root), town.b.bucket().name
-    name = next(iter(town.b.whole["primary"]))
+    name = next(iter(town.b.whole[PRIMARY]))
 
     refused(town, lambda: operator.list_objects_v2(Bucket=theirs))
     refused(town, lambda: operator.get_object(Bucket=theirs, Key=name))

@@ -12,7 +12,7 @@ from kryonix_backup.model import Entry, EntryKind, LogHeader, SourceName
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.sources.source import FOLDED, Dump, Finding, Item, LogStream, Size, Stretch
 from kryonix_backup.testing.clock import NOON
-from kryonix_backup.testing.sources import MemorySource, Thing
+from kryonix_backup.testing.sources import MemorySource, Thing, items_of
 from tests.backup.test_follow import MemoryLog
 
 DB = SourceName("db")
@@ -90,7 +90,7 @@ class LoggedSource:
                 reached = header.end
                 body += b"".join(bytes(piece) for piece in pieces)
                 changes += header.changes * (1 if header.chain == "" else self.weight)
-        yield from self._memory({FOLDED: body}, "all").items
+        yield from items_of(self._memory({FOLDED: body}, "all"))
         for entry in since:
             if entry.path != FOLDED:
                 yield Item(entry)

@@ -248,7 +248,7 @@ def test_a_log_that_ends_in_the_middle_is_not_kept() -> None:
             yield LogPiece(b"half", None)
 
     @contextmanager
-    def follow(_opening: LogHeader, last: LogHeader) -> Iterator[LogStream]:
+    def follow(opening: LogHeader, last: LogHeader) -> Iterator[LogStream]:
         yield Cut(source, last)
 
     source.follow = follow  # type: ignore[method-assign]

@@ -22,6 +22,7 @@ from kryonix_backup.errors import (
     ValidationFailed,
 )
 from kryonix_backup.model import BackupKind, ChunkId, Entry, EntryKind, Phase
+from kryonix_backup.repository.log import headers_of
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.snapshot import PartResult
 from kryonix_backup.repository.tree import Root
@@ -110,7 +111,7 @@ def test_no_commit_in_it_is_later_than_its_time(
 ) -> None:
     tenant.source.kept.written += [b"three ", b"four "]
     drain_log(tenant.repository, DB, tenant.source, tenant.clock)
-    real = incremental_module.headers_of
+    real = headers_of
     late = NOON + timedelta(hours=3)
 
     def skewed(*asked: Any) -> Any:

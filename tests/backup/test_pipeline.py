@@ -25,7 +25,7 @@ from kryonix_backup.repository.tree import Root
 from kryonix_backup.sources.source import Barrier, Dump, Item
 from kryonix_backup.testing.faults import FaultyStore
 from kryonix_backup.testing.repositories import RecordingStore, new_repository, reopened
-from kryonix_backup.testing.sources import MemorySource, Thing
+from kryonix_backup.testing.sources import MemorySource, Thing, items_of
 
 SMALL = ChunkSizes(64, 256, KIB)
 ROOT = Path(__file__).resolve().parents[2]
@@ -217,7 +217,7 @@ def test_a_source_that_fails_ends_every_thread(readers: int) -> None:
     before = len(_threads())
 
     def items() -> Iterator[Item]:
-        yield from _dump({b"a": Thing(bytes(5 * MIB))}).items
+        yield from items_of(_dump({b"a": Thing(bytes(5 * MIB))}))
         raise SourceError("gone")
 
     with pytest.raises(SourceError, match="gone"):

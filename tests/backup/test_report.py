@@ -10,7 +10,7 @@ import pytest
 from kryonix_backup.backup.report import summarise
 from kryonix_backup.model import BackupKind, EntryKind, SnapshotId
 from kryonix_backup.testing.clock import NOON, FixedClock
-from kryonix_backup.testing.repositories import back_up, new_repository
+from kryonix_backup.testing.repositories import RecordingStore, back_up, new_repository
 from kryonix_backup.testing.sources import MemorySource, Thing
 
 THINGS = {
@@ -26,14 +26,13 @@ SUMS = (
 
 
 def test_the_report_of_a_first_backup() -> None:
-    repository = new_repository()
+    store = RecordingStore()
+    repository = new_repository(store)
 
     plain = json.loads(json.dumps(back_up(repository, MemorySource(THINGS)).to_plain()))
 
     stored = sum(
-        len(body)
-        for name, body in repository.store.objects.items()  # type: ignore[attr-defined]
-        if name.startswith(("packs/", "index/"))
+        len(body) for name, body in store.objects.items() if name.startswith(("packs/", "index/"))
     )
     source = plain["sources"].pop("files")
     assert plain == {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from prefect.blocks.core import Block
 from pydantic import BaseModel, SecretStr
@@ -24,7 +26,7 @@ def test_every_field_is_described_in_a_sentence(model: type[BaseModel]) -> None:
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.__name__)
 def test_a_block_has_a_slug_a_description_and_a_picture(block: type[Block]) -> None:
     assert block.get_block_type_slug() == f"kryonix-{block.__name__.removesuffix('Block').lower()}"
-    assert block.get_description().endswith(".")
+    assert (block.get_description() or "").endswith(".")
     assert str(block._logo_url).startswith("http")
 
 
@@ -38,7 +40,7 @@ def test_no_secret_shows_in_a_repr_or_in_json() -> None:
 
 
 def test_what_a_region_says_of_its_network_comes_back() -> None:
-    plain = {
+    plain: dict[str, Any] = {
         "name": "primary", "url": "s3://b", "jurisdiction": "BR", "proxy": "http://10.0.0.9:3128",
         "private_endpoint": "https://10.0.0.5", "ca_bundle": "/etc/kryonix/bank.pem",
     }  # fmt: skip
@@ -53,4 +55,4 @@ def test_a_key_block_has_no_field_for_a_key() -> None:
     assert set(KeyBlock.model_fields) == {
         "passphrase_variable", "passphrase_file", "key_file", "store", "pin_variable", "pin_file",
     }  # fmt: skip
-    assert "Never write a passphrase, PIN or key here" in KeyBlock.get_description()
+    assert "Never write a passphrase, PIN or key here" in (KeyBlock.get_description() or "")

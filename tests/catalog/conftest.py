@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,8 +37,8 @@ def catalog(url: str, outbox: Outbox) -> Iterator[Catalog]:
 
 @pytest.fixture
 def make_run() -> MakeRun:
-    def make(run: str = "r1", tenant: str = "acme", after_s: int = 0, **rest: object) -> RunRecord:
-        values = {
+    def make(run: str = "r1", tenant: str = "acme", after_s: int = 0, **rest: Any) -> RunRecord:
+        values: dict[str, Any] = {
             "operation": "backup", "kind": "full", "status": "complete", "started": NOON,
             "finished": NOON + timedelta(seconds=after_s), **rest,
         }  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from kryonix_backup.backup.follow import LogReport
 from kryonix_backup.cli.backup import backup_lines, log_answer, problem_lines
@@ -54,10 +55,10 @@ def test_a_log_backup_of_files_says_why_not(kryonix: Terminal) -> None:
     assert kryonix("backup", "acme", "--kind", "log").code == 10
 
 
-def _log(**changed: object) -> LogReport:
+def _log(**changed: Any) -> LogReport:
     return replace(
         LogReport(SourceName("db"), ChainId("c"), 1, 2, 3000, 4096, NOON, 1.5, None, ()), **changed
-    )  # type: ignore[arg-type]
+    )
 
 
 def test_it_is_told_why_an_incremental_backup_is_a_full_one(kryonix: Terminal) -> None:

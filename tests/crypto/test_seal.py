@@ -10,6 +10,7 @@ from mmap import mmap
 from typing import ClassVar
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis.strategies import binary
 
@@ -153,15 +154,12 @@ class _Recorder:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        self._cipher = _AESGCM(key)
+        self._cipher = AESGCM(key)
         self.decrypt = self._cipher.decrypt
 
     def encrypt_into(self, nonce: bytes, plain: bytes, bound: bytes, out: memoryview) -> int:
         self.pairs[self._key, nonce] += 1
         return self._cipher.encrypt_into(nonce, plain, bound, out)
-
-
-_AESGCM = seal.AESGCM
 
 
 def test_no_nonce_is_used_twice_under_a_key(monkeypatch: pytest.MonkeyPatch) -> None:

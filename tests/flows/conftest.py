@@ -8,11 +8,13 @@ import secrets
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar, cast
 
 import pytest
+from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.client.schemas.objects import State
 from prefect.settings import (
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_LOGGING_TO_API_ENABLED,
@@ -26,6 +28,8 @@ from kryonix_backup.settings import RootKey, Secret, TenantSettings
 from tasks.policy import BACKUPS_LIMIT
 
 PASSPHRASE = "correct horse battery staple"
+Asked = ParamSpec("Asked")
+Told = TypeVar("Told")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -80,10 +84,15 @@ class Tenant(NamedTuple):
         return {path.name: path.stat().st_size for path in packs.rglob("*") if path.is_file()}
 
 
+def state_of(
+    flow: Flow[Asked, State[Told]], *arguments: Asked.args, **named: Asked.kwargs
+) -> State[Told]:
+    """How a run of the flow ends: Prefect makes the state that the function gives the run's own."""
+    return cast("State[Told]", flow(*arguments, return_state=True, **named))
+
+
 @pytest.fixture
-def tenant(
-    prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Tenant]:
+def tenant(prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tenant:
     name = f"acme-{secrets.token_hex(4)}"
     documents, photos, repository = (tmp_path / each for each in ("docs", "photos", "repository"))
     for folder in (documents, photos):

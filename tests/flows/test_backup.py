@@ -16,11 +16,11 @@ from kryonix_backup.errors import ConfigError, SourceMissing, TenantUnknown
 from kryonix_backup.model import BackupKind, TenantId
 from tasks.policy import BACKUPS_LIMIT, tenant_limit
 from tasks.run import artifacts, facts_of
-from tests.flows.conftest import Tenant
+from tests.flows.conftest import Tenant, state_of
 
 
 def run(tenant: str, *arguments: Any) -> State[dict[str, Any]]:
-    return backup_tenant(tenant, *arguments, return_state=True)
+    return state_of(backup_tenant, tenant, *arguments)
 
 
 def shown(state: State[Any]) -> list[Artifact]:

@@ -25,7 +25,7 @@ from kryonix_backup.sdk.client import Client
 from kryonix_backup.settings import RootKey, Secret, TenantSettings
 from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
 from tasks import follow
-from tests.flows.conftest import PASSPHRASE, Tenant
+from tests.flows.conftest import PASSPHRASE, Tenant, state_of
 from tests.services.postgres import new_database
 
 pytestmark = pytest.mark.service
@@ -138,23 +138,23 @@ def test_a_run_follows_until_a_successor_does(
         connection.execute("create table t (a int primary key)")
         first = Following(runs)
         wait_until(lambda: bool(rows()) and is_followed(client.tenant))
-        assert "followed by another run" in follow_logs(Tier("standard"))
-        before = newest()
-        assert before is not None
+        assert "followed by another run" in state_of(follow_logs, Tier("standard")).result()
+        of_first = newest()
+        assert of_first is not None
 
         monkeypatch.setattr(follow, "LIFETIME_S", 0.0)
         second = Following(runs)
         for number in range(200):
             connection.execute("insert into t values (%s)", (number,))
         assert "handed over" in first.ended()
-        wait_until(lambda: is_followed(client.tenant, before.id))
+        wait_until(lambda: is_followed(client.tenant, of_first.id))
         (row,) = rows()
         assert (row["Source"], row["Needs"], row["Error"]) == ("db", "", "")
-        before = newest()
-        assert before is not None
+        of_second = newest()
+        assert of_second is not None
         third = Following(runs)
         assert "handed over" in second.ended()
-        wait_until(lambda: is_followed(client.tenant, before.id))
+        wait_until(lambda: is_followed(client.tenant, of_second.id))
         monkeypatch.setattr(follow, "is_succeeded", lambda *_: True)
         third.ended()
 
@@ -188,7 +188,9 @@ def test_a_gap_asks_for_a_full_backup_and_says_how_without_a_deployment(
 def test_a_server_that_is_away_changes_nothing(
     client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answers = iter([RuntimeError("failed to reach API"), False, True])
+    answers: Iterator[RuntimeError | bool] = iter(
+        [RuntimeError("failed to reach API"), False, True]
+    )
 
     def is_succeeded(*_: object) -> bool:
         answer = next(answers)
@@ -198,12 +200,12 @@ def test_a_server_that_is_away_changes_nothing(
 
     monkeypatch.setattr(follow, "is_succeeded", is_succeeded)
 
-    assert "handed over" in follow_logs(Tier("standard"))
+    assert "handed over" in state_of(follow_logs, Tier("standard")).result()
     assert "the logs are kept: failed to reach API" in caplog.text
 
 
 def test_a_backup_of_the_log_alone_is_a_run_of_its_own(client: Client) -> None:
-    report = backup_tenant(client.tenant, BackupKind.LOG)
+    report = state_of(backup_tenant, client.tenant, BackupKind.LOG).result()
 
     assert report["status"] == "complete"
     assert list(report["sources"]) == ["db"]

@@ -14,11 +14,11 @@ from kryonix_backup.errors import RestoreUnknown, ValidationFailed, WouldOverwri
 from kryonix_backup.model import Phase
 from kryonix_backup.sdk.client import RestoreRequest
 from tasks.restore import CHECKPOINTED
-from tests.flows.conftest import Tenant
+from tests.flows.conftest import Tenant, state_of
 
 
 def run(tenant: Tenant, **asked: Any) -> State[dict[str, Any]]:
-    return restore_tenant(tenant.id, **asked, return_state=True)
+    return state_of(restore_tenant, tenant.id, **asked)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -17,7 +17,8 @@ from kryonix_backup.clock import SystemClock
 from kryonix_backup.crypto.stores.root import master_from
 from kryonix_backup.errors import KeyRefused
 from kryonix_backup.events import quiet
-from kryonix_backup.maintenance.verify import Level, verify
+from kryonix_backup.maintenance.report import Level
+from kryonix_backup.maintenance.verify import verify
 from kryonix_backup.model import BackupKind, Entry, EntryKind, Phase, TenantId
 from kryonix_backup.repository.content import Ref, refs_of
 from kryonix_backup.repository.repository import Repository
@@ -126,11 +127,11 @@ def _looks_like(root: Path, row: dict[str, Any]) -> bool:
         return os.path.samefile(path, first)
     info = os.stat(path)
     bits = 0o7777 if ROOT else 0o777
-    same = info.st_mode & bits == row["mode"] & bits and info.st_mtime_ns == row["mtime"]
+    same: bool = info.st_mode & bits == row["mode"] & bits and info.st_mtime_ns == row["mtime"]
     if row["kind"] != "file":
         return same
     data = Path(os.fsdecode(path)).read_bytes()
-    return same and hashlib.sha256(data).hexdigest() == row["sha256"]
+    return same and hashlib.sha256(data).hexdigest() == str(row["sha256"])
 
 
 def test_a_backup_of_what_was_restored_cuts_and_names_everything_alike(

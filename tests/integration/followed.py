@@ -93,7 +93,7 @@ class Acme:
     def kept(self) -> list[str]:
         """What happened to the tables, of all that is kept."""
         book = self.client.repository.log(DB)
-        found = []
+        found: list[str] = []
         for header in self.headers():
             _, body = book.segment(header.chain, header.number)
             found += changes(b"".join(bytes(piece) for piece in body))

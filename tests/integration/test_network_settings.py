@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -149,7 +149,7 @@ def ambient(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:
     return os.environ
 
 
-def region_at(server: S3Server, endpoint: str, **network: str) -> RegionSettings:
+def region_at(server: S3Server, endpoint: str, **network: Any) -> RegionSettings:
     """The tenant's bucket behind that endpoint, under a prefix of its own."""
     region = server.region(TENANT_A)
     place = f"s3://{TENANT_A}/{new_prefix()}?region=us-east-1&timeout=20&endpoint={endpoint}"

@@ -231,7 +231,7 @@ def _packs(root: Path) -> int:
 
 
 def test_what_killed_processes_leave_was_sealed_under_keys_of_their_own(tmp_path: Path) -> None:
-    new_repository(FilesystemStore(str(tmp_path)))
+    new_repository(FilesystemStore(tmp_path))
     chance = random.Random(4)
     for seed in range(2):
         children = [
@@ -259,4 +259,4 @@ def test_what_killed_processes_leave_was_sealed_under_keys_of_their_own(tmp_path
     assert _assert_keys_of_their_own(left) > 1
     kinds = {header.kind for header in map(_header, left.items()) if header}
     assert Kind.DATA_PACK in kinds
-    reopened(FilesystemStore(str(tmp_path))).writer()
+    reopened(FilesystemStore(tmp_path)).writer()

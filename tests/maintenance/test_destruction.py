@@ -273,7 +273,7 @@ def test_every_error_of_a_region_is_one_that_we_explain(tenant: Tenant) -> None:
 
 def test_what_a_kms_keeps_for_a_week_is_in_the_record(tenant: Tenant) -> None:
     class Kms(RootKeyStore):
-        kind = "kms"  # type: ignore[assignment]
+        kind = "kms"
 
     kms = Kms(RootKey(key_file=Secret(b"k" * 32)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -208,11 +209,12 @@ def test_a_change_that_two_others_overtook_is_told_and_theirs_stand(regions: Reg
 def test_only_the_master_may_change_keys(regions: Regions) -> None:
     before = dict(regions.primary.objects)
 
-    for change in (
+    changes: tuple[Callable[[], object], ...] = (
         lambda: regions.care(9).rotate(Purpose.DATA),
         lambda: regions.care(9).set_state("1", KeyState.SUSPENDED),
         lambda: regions.care(9).rotate_master(NEW),
-    ):
+    )
+    for change in changes:
         with pytest.raises(KeyRefused):
             change()
     assert regions.primary.objects == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from kryonix_backup.errors import (
@@ -114,7 +116,7 @@ def _flipped(body: bytes) -> bytes:
     return body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
 
 
-HURT = {
+HURT: dict[str, Callable[[bytes], bytes]] = {
     "changed": _flipped,
     "cut": lambda body: body[: len(body) // 2],
     "empty": lambda _body: b"",

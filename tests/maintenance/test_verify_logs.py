@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from kryonix_backup.errors import Damaged, KryonixError, RepositoryError, StoreU
 from kryonix_backup.maintenance.report import Damage, Level, VerifiedLog, VerifyReport
 from kryonix_backup.model import LogHeader, TenantId
 from kryonix_backup.repository.log_reach import find_start
+from kryonix_backup.repository.repository import Repository
 from kryonix_backup.restore.plan import RestoreRequest, plan_restore
 from kryonix_backup.testing.faults import FaultyStore
 from kryonix_backup.testing.repositories import RecordingStore, reopened
@@ -253,7 +255,7 @@ def test_a_lost_chunk_of_a_long_body_is_found_without_reading(whole: Logged) -> 
 # ---------------------------------------------------------------------- each object
 
 
-HURT = {
+HURT: dict[str, Callable[[bytes], bytes]] = {
     "changed": lambda body: body[:-20] + bytes([body[-20] ^ 1]) + body[-19:],
     "head": lambda body: body[:90] + bytes([body[90] ^ 1]) + body[91:],
     "cut": lambda body: body[: len(body) // 2],
@@ -301,15 +303,14 @@ def _check_plans(whole: Logged, store: RecordingStore, report: VerifyReport) -> 
         assert said == _can_be_read(repository, moment), f"{moment} {said}"
 
 
-def _can_be_read(repository: object, moment: datetime) -> bool:
+def _can_be_read(repository: Repository, moment: datetime) -> bool:
     try:
-        plan = plan_restore(  # type: ignore[arg-type]
-            repository, RestoreRequest(at=moment, sources=("db",)), SystemClock()
-        )
+        request = RestoreRequest(at=moment, sources=("db",))
+        plan = plan_restore(repository, request, SystemClock())
         replayed = plan.steps[0].log
         assert replayed is not None
         for number in range(replayed.first, replayed.last + 1):
-            for _ in repository.log(DB).segment(replayed.chain, number)[1]:  # type: ignore[attr-defined]
+            for _ in repository.log(DB).segment(replayed.chain, number)[1]:
                 pass
     except KryonixError:
         return False

@@ -6,6 +6,7 @@ import random
 import threading
 import tracemalloc
 from collections.abc import Callable
+from typing import Any
 
 import brotli
 import pytest
@@ -113,7 +114,7 @@ def test_an_unknown_setting_is_refused(setting: str) -> None:
         compressor(setting)
 
 
-def _zstd(raw: bytes, **options: bool) -> bytes:
+def _zstd(raw: bytes, **options: Any) -> bytes:
     return zstandard.ZstdCompressor(level=3, **options).compress(raw)
 
 

@@ -33,7 +33,8 @@ def _position(at: int) -> dict[str, Any]:
 def _chain(count: int, chain: ChainId = CHAIN, start: int = 0) -> list[Head]:
     """Segment n holds what came from 10 n - 10 to 10 n, and all of it is known at second n."""
     opening = LogHeader(chain, 0, start, start, None, None, None, 0, 0, meta={"log": "7/8"})
-    return [opening] + [
+    heads: list[Head] = [opening]
+    return heads + [
         LogHeader(
             chain, number, start + 10 * number - 10, start + 10 * number, _at(number), _at(number),
             _at(number), 1, 1, meta={},

@@ -6,6 +6,7 @@ import random
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from mmap import mmap
 
 import pytest
@@ -94,7 +95,7 @@ def test_threads_share_packs_and_every_frame_opens_again() -> None:
     def work(numbers: Sequence[int]) -> None:
         for number in numbers:
             each = data[number]
-            desk.packer.add(_sealed(each, number), lambda raw, each=each: _same(each, raw))
+            desk.packer.add(_sealed(each, number), partial(_same, each))
 
     threads = [threading.Thread(target=work, args=(range(at, 160, 8),)) for at in range(8)]
     for thread in threads:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import integers, lists
 
+from kryonix_backup.crypto.seal import Sealer
 from kryonix_backup.errors import Damaged, ObjectMissing, StoreUnavailable
-from kryonix_backup.model import KIB, MIB, ChunkId, Entry, EntryKind
+from kryonix_backup.model import KIB, MIB, Blob, ChunkId, Entry, EntryKind
 from kryonix_backup.repository import reader as reader_module
 from kryonix_backup.repository.content import Ref
 from kryonix_backup.repository.layout import pack_name
+from kryonix_backup.repository.pack import Frame, open_frame
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.testing.faults import Changed, FaultyStore, Truncated
 from kryonix_backup.testing.repositories import RecordingStore, new_repository, reopened
@@ -101,10 +104,9 @@ def test_small_chunks_do_not_keep_their_frames_in_memory(monkeypatch: pytest.Mon
             chunks = [chance.randbytes(8 * KIB) for _ in range(32)]
             taken.append(Ref(lane.keep(chunks)[7], 8 * KIB))
     opened: list[int] = []
-    original = reader_module.open_frame
 
-    def counted(*arguments):  # type: ignore[no-untyped-def]
-        raw = original(*arguments)
+    def counted(*arguments: Any) -> Blob:
+        raw = open_frame(*arguments)
         opened.append(len(raw))
         return raw
 
@@ -113,7 +115,7 @@ def test_small_chunks_do_not_keep_their_frames_in_memory(monkeypatch: pytest.Mon
     for piece in repository.reader().stream(taken):
         assert not isinstance(piece, Entry)
         backing = piece.obj if isinstance(piece, memoryview) else piece
-        alive += len(backing)
+        alive += memoryview(backing).nbytes
 
     assert sum(opened) == 100 * 256 * KIB
     assert alive < sum(opened) / 4
@@ -204,10 +206,9 @@ def test_what_opens_and_is_not_the_chunk_is_never_given(
         ref = Ref(one.lane("store").keep([chunk])[0], size)
         two.lane("store").keep([chunk])
     wrong = _packs(repository, chunk)[:copies]
-    original = reader_module.open_frame
 
-    def mixed_up(sealer, frame, sealed, where):  # type: ignore[no-untyped-def]
-        raw = original(sealer, frame, sealed, where)
+    def mixed_up(sealer: Sealer, frame: Frame, sealed: Blob, where: str) -> Blob:
+        raw = open_frame(sealer, frame, sealed, where)
         return bytes(len(raw)) if where.startswith(tuple(wrong)) else raw
 
     monkeypatch.setattr(reader_module, "open_frame", mixed_up)

@@ -38,7 +38,8 @@ def _chain(first: int, last: int, chain: ChainId = CHAIN, **meta: Any) -> list[H
     opening = LogHeader(
         chain, 0, 10 * first, 10 * first, None, None, None, 0, 0, meta={"log": "7/8", **meta}
     )
-    return [opening] + [
+    heads: list[Head] = [opening]
+    return heads + [
         LogHeader(
             chain, number - first, 10 * number - 10, 10 * number, _at(number), _at(number),
             _at(number), 1, 1, meta={},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,8 @@ CHECKED = PhaseResult(Phase.VALIDATION_AND_FINALIZATION, "done", 0.5, 0, ())
 PROBLEM = Problem("a", "is not made")
 
 
-def _with(result: PhaseResult, **changes: object) -> PhaseResult:
-    return PhaseResult(**{**{f: getattr(result, f) for f in result.__slots__}, **changes})  # type: ignore[arg-type]
+def _with(result: PhaseResult, **changes: Any) -> PhaseResult:
+    return PhaseResult(**{**{f: getattr(result, f) for f in result.__slots__}, **changes})
 
 
 @pytest.mark.parametrize(

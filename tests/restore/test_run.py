@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from kryonix_backup.errors import (
@@ -230,7 +232,7 @@ def test_what_came_out_different_is_never_switched_to(tenant: Tenant) -> None:
 def test_a_store_that_does_not_answer_can_be_tried_again(tenant: Tenant) -> None:
     plan = tenant.plan()
     tenant.targets["memory://db"].fails["load"] = RestoreError("refused")
-    tenant.targets["memory://db"].fails["prepare"] = StoreUnavailable("gone")  # type: ignore[assignment]
+    tenant.targets["memory://db"].fails["prepare"] = StoreUnavailable("gone")
 
     with pytest.raises(StoreUnavailable):
         _phase(tenant, plan, Phase.INFRASTRUCTURE_PREPARATION)
@@ -339,7 +341,7 @@ def test_sources_are_rolled_back_in_the_order_of_a_stack(tenant: Tenant) -> None
     order: list[str] = []
     for name in CONTENT:
         target = tenant.targets[f"memory://{name}"]
-        target.roll_back = lambda name=name: order.append(name)  # type: ignore[method-assign]
+        target.roll_back = partial(order.append, name)  # type: ignore[method-assign]
 
     roll_back(tenant.repository, plan)
 

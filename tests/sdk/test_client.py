@@ -168,13 +168,11 @@ def test_a_restore_that_fails_leaves_the_target_as_it_was(client: Client, machin
         client.restore(RestoreRequest())
 
     assert tree(machine.files) == before
-    last = max((run for run in runs(machine) if run.operation == "restore"), key=_finished)
+    last = max(
+        (run for run in runs(machine) if run.operation == "restore"), key=lambda run: run.finished
+    )
     assert last.status == "rolled back"
     assert last.error
-
-
-def _finished(run: RunRecord) -> object:
-    return run.finished
 
 
 def test_a_restore_that_was_rolled_back_does_not_go_on(client: Client, machine: Machine) -> None:

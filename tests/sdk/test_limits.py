@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from kryonix_backup.clock import SystemClock
 from kryonix_backup.errors import ConfigError
 from kryonix_backup.limits import LimitSettings
-from kryonix_backup.model import MIB, Tier
+from kryonix_backup.model import MIB, SourceName, Tier
 from kryonix_backup.sdk.client import Client, RestoreRequest
 from kryonix_backup.sdk.limits import Held, default_tier, promised
 from kryonix_backup.sdk.tenants import add_tenant, connect
@@ -20,6 +21,7 @@ from kryonix_backup.storage.bandwidth import SLACK_S
 from kryonix_backup.testing.clock import FixedClock
 from tests.sdk.conftest import Machine
 
+FILES = SourceName("files")
 SLOW = LimitSettings(cores=1, bandwidth_bits_s=8 * 10**6)
 
 
@@ -32,12 +34,13 @@ def test_backup_verification_and_restore_move_no_more_than_the_rate(machine: Mac
     begun = clock.monotonic()
     report = client.backup()
     assert (
-        clock.monotonic() - begun >= report.snapshot.sources["files"].bytes_stored / 10**6 - SLACK_S
+        clock.monotonic() - begun >= report.snapshot.sources[FILES].bytes_stored / 10**6 - SLACK_S
     )
-    for step in (
+    steps: tuple[Callable[[], object], ...] = (
         lambda: client.restore(RestoreRequest(to={"files": f"files://{machine.root}/back"})),
         client.verify,
-    ):
+    )
+    for step in steps:
         begun = clock.monotonic()
         step()
         assert clock.monotonic() > begun

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,12 +10,12 @@ from kryonix_backup.errors import ConfigError, InvalidUrl
 from kryonix_backup.model import Phase, RestoreId, SourceName
 from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.registry import log_counter, open_source, open_target, phase_of
-from kryonix_backup.testing.sources import GivenContent
+from kryonix_backup.testing.sources import GivenContent, items_of
 
 RESTORE = RestoreId("20261123t214005z-0123456789abcdef")
 
 
-def _settings(url: str, **more: tuple[str, ...]) -> SourceSettings:
+def _settings(url: str, **more: Any) -> SourceSettings:
     return SourceSettings(SourceName("docs"), url, **more)
 
 
@@ -22,7 +23,7 @@ def test_a_source_and_a_target_are_found_by_their_scheme(tmp_path: Path) -> None
     source = open_source(_settings(f"files://{tmp_path}"))
     target = open_target(f"files://{tmp_path}/new", RESTORE, overwrite=False)
 
-    entries = [item.entry for item in source.dump("tree", None).items]
+    entries = [item.entry for item in items_of(source.dump("tree", None))]
     target.load(GivenContent((entry, iter(())) for entry in entries))
     target.commit()
     target.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -227,7 +228,7 @@ class StoreContract:
 
 def raised(store: ObjectStore, name: str) -> dict[str, type[KryonixError] | None]:
     """What each method raises for an object of that name."""
-    asks = {
+    asks: dict[str, Callable[[], object]] = {
         "put": lambda: store.put(name, b"x"),
         "get": lambda: store.get(name),
         "get_range": lambda: store.get_range(name, 0, 1),

@@ -4,7 +4,9 @@ import errno
 import os
 import resource
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -227,7 +229,8 @@ def test_a_file_system_without_links_is_refused(
 
     monkeypatch.setattr(os, "link", refuse)
 
-    for ask in (lambda: store.put("a", b"x"), store.create):
+    asks: tuple[Callable[[], None], ...] = (lambda: store.put("a", b"x"), store.create)
+    for ask in asks:
         with pytest.raises(StoreUnsupported, match="no hard links"):
             ask()
     assert os.listdir(root / "tmp") == []
@@ -277,7 +280,7 @@ def test_a_link_whose_answer_was_lost_counts(
 ) -> None:
     link = os.link
 
-    def twice(*arguments: str, **options: int) -> None:
+    def twice(*arguments: Any, **options: Any) -> None:
         link(*arguments, **options)
         link(*arguments, **options)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,9 @@ OWN = {
 }
 
 
-def region(url: str = "s3://acme", key: str | None = None, secret: str | None = None):
+def region(
+    url: str = "s3://acme", key: str | None = None, secret: str | None = None
+) -> RegionSettings:
     return RegionSettings(RegionName("us-west-2"), url, key, Secret(secret) if secret else None)
 
 
@@ -79,7 +82,8 @@ def test_an_address_that_is_none_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["private_endpoint", "proxy", "ca_bundle"])
 def test_a_directory_has_no_network(tmp_path: Path, name: str) -> None:
-    said = RegionSettings(RegionName("primary"), f"file://{tmp_path}", **{name: "http://10.0.0.5"})
+    network: dict[str, Any] = {name: "http://10.0.0.5"}
+    said = RegionSettings(RegionName("primary"), f"file://{tmp_path}", **network)
 
     with pytest.raises(ConfigError, match=f"region primary is a directory, and has {name}"):
         open_store(said, {}, ANYWHERE)

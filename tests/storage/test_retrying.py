@@ -137,19 +137,13 @@ def test_progress_of_a_listing_gives_it_new_attempts() -> None:
     assert len(list(store.list("packs/"))) == 8
 
 
-def test_a_retry_is_told() -> None:
-    records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]
-    logger = logging.getLogger("kryonix_backup.storage.retrying")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+def test_a_retry_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "kryonix_backup.storage.retrying")
     store, _, _ = retrying(put=[GONE])
 
     store.put("a", b"")
-    logger.removeHandler(handler)
 
-    assert [(record.msg, record.__dict__["reason"]) for record in records] == [
+    assert [(record.msg, record.__dict__["reason"]) for record in caplog.records] == [
         ("store.retry", "gone for now")
     ]
 

@@ -46,7 +46,9 @@ def open_bare(region: RegionSettings) -> S3Store:
     return S3Store(bucket, s3_credentials(region, {}, None))
 
 
-def at(region: RegionSettings, *, endpoint: str = "", prefix: str = "", query: str = ""):
+def at(
+    region: RegionSettings, *, endpoint: str = "", prefix: str = "", query: str = ""
+) -> RegionSettings:
     """The same region by another way, under a prefix or with more in its query."""
     url = region.url
     if endpoint:

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kryonix_backup.model import TenantId
-from kryonix_backup.tenancy import cores
 from kryonix_backup.tenancy.cores import cores_of, on_cores
 
 ACME = TenantId("acme")
@@ -61,8 +60,8 @@ def test_a_system_that_forbids_it_gets_the_work_done(
     def refuse(_pid: int, _cores: set[int]) -> None:
         raise PermissionError(1, "not permitted")
 
-    monkeypatch.setattr(cores.os, "sched_getaffinity", lambda _pid: {0, 1, 2})
-    monkeypatch.setattr(cores.os, "sched_setaffinity", refuse)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1, 2})
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
     done = []
     with on_cores(ACME, 1):
         done.append(True)

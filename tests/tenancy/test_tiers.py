@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,7 +121,8 @@ def test_a_limit_of_a_tenant_is_below_its_tiers() -> None:
 def test_a_network_of_its_own_is_for_tiers_that_have_one(name: str) -> None:
     """What the tier is called decides nothing."""
     tiers = load_tiers({})
-    region = RegionSettings(RegionName("primary"), "s3://acme", **{name: "http://10.0.0.5"})
+    network: dict[str, Any] = {name: "http://10.0.0.5"}
+    region = RegionSettings(RegionName("primary"), "s3://acme", **network)
     wanting = replace(ACME, regions=(region,))
 
     tiers.check(replace(wanting, tier=Tier("enterprise")))

@@ -7,7 +7,7 @@ import pytest
 from kryonix_backup.errors import RestoreError, SourceUnreadable
 from kryonix_backup.model import Entry, EntryKind
 from kryonix_backup.sources.source import Item, Size
-from kryonix_backup.testing.sources import GivenContent, MemorySource, MemoryTarget, Thing
+from kryonix_backup.testing.sources import GivenContent, MemorySource, MemoryTarget, Thing, items_of
 
 TREE = {
     b"a.txt": Thing(b"beside"),
@@ -28,7 +28,7 @@ def _read(item: Item, size: int = 4) -> bytes:
 def test_entries_come_in_the_order_of_a_tree() -> None:
     source = MemorySource(TREE, names=["tree"])
 
-    items = list(source.dump("tree", None).items)
+    items = list(items_of(source.dump("tree", None)))
 
     assert [item.entry.path for item in items] == [b"a", b"a/b", b"a.txt"]
     assert [_read(item) for item in items[1:]] == [b"below", b"beside"]
@@ -41,7 +41,7 @@ def test_entries_come_in_the_order_of_a_tree() -> None:
 def test_what_has_the_stamp_of_before_comes_back_unread() -> None:
     before = [Entry(b"a/b", EntryKind.FILE, 5, b"refs", stamp=[1]), Entry(b"z", EntryKind.FILE, 1)]
 
-    items = list(MemorySource(TREE).dump("part-0", iter(before)).items)
+    items = list(items_of(MemorySource(TREE).dump("part-0", iter(before))))
 
     assert items[1] == Item(before[0])
     assert items[2].open is not None
@@ -50,7 +50,7 @@ def test_what_has_the_stamp_of_before_comes_back_unread() -> None:
 @pytest.mark.parametrize("fails_at", [0, 3])
 def test_a_thing_that_fails_says_so(fails_at: int) -> None:
     source = MemorySource({b"x": Thing(b"12345", fails_at=fails_at)})
-    (item,) = source.dump("part-0", None).items
+    (item,) = items_of(source.dump("part-0", None))
 
     with pytest.raises(SourceUnreadable, match="x"):
         _read(item, size=2)

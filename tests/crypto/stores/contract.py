@@ -53,6 +53,9 @@ class Place:
         return open_key_store(self.root, tenant)
 
 
+SENSELESS: tuple[Any, ...] = (None, 7, "", [], {"a": 1})
+
+
 def new_tenant() -> TenantId:
     """A tenant that no other test has."""
     return TenantId(f"tenant-{os.getpid()}-{next(_numbers)}")
@@ -68,7 +71,7 @@ def changed(recipient: dict[str, Any]) -> Iterator[dict[str, Any]]:
         else:
             yield {**recipient, field: value + 1}
         yield {name: kept for name, kept in recipient.items() if name != field}
-        for senseless in (None, 7, "", [], {"a": 1}):
+        for senseless in SENSELESS:
             yield {**recipient, field: senseless}
 
 

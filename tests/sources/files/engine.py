@@ -24,7 +24,7 @@ from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.files.target import FilesTarget
 from kryonix_backup.sources.files.tree import PART, FilesSource
 from kryonix_backup.sources.source import Item, LoadReport
-from kryonix_backup.testing.sources import GivenContent
+from kryonix_backup.testing.sources import GivenContent, items_of
 
 RESTORE = RestoreId("20261123t214005z-0123456789abcdef")
 ROOT = os.geteuid() == 0
@@ -89,7 +89,7 @@ def back_up(
     made = Snapshot(problems=dump.problems)
     if parent is not None:
         made.contents = parent.contents
-    for item in dump.items:
+    for item in items_of(dump):
         before_open(item)
         try:
             made.entries.append(_keep(made, item) if item.open is not None else item.entry)

@@ -14,9 +14,11 @@ from kryonix_backup.sources.files import comparing
 from kryonix_backup.sources.files.target import FilesTarget
 from tests.sources.files.engine import Snapshot, as_ordinary_user, back_up, load, target_of, write
 
+Loaded = tuple[Snapshot, FilesTarget, Path]
+
 
 @pytest.fixture
-def loaded(tree: Path, tmp_path: Path) -> tuple[Snapshot, FilesTarget, Path]:
+def loaded(tree: Path, tmp_path: Path) -> Loaded:
     snapshot = back_up(tree)
     target = target_of(tmp_path / "target")
     load(snapshot, target)
@@ -41,19 +43,26 @@ def _replace_by_copy(path: Path) -> None:
     path.chmod(0o4711)
 
 
-CHANGES = [
+def _replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+CHANGES: list[tuple[str, Callable[[Path], object], str | None]] = [
     ("docs!", lambda path: path.write_bytes(b"Sorts after what is in docs, by name"), "content"),
     ("docs!", lambda path: path.chmod(0o600), "mode"),
     ("docs!", lambda path: os.setxattr(path, "user.kind", b"2"), None),
     ("docs", lambda path: os.setxattr(path, "user.kind", b"2"), "extended attribute user.kind"),
     ("link", _replace_link, "target"),
     ("plain", _replace_by_copy, "being a name of the same file"),
-    ("empty", lambda path: (path.unlink(), path.mkdir()), "kind"),
+    ("empty", _replace_by_folder, "kind"),
 ]
 
 
 @pytest.mark.parametrize(("name", "change", "difference"), CHANGES)
-def test_every_difference_is_found(loaded, name: str, change, difference: str | None) -> None:
+def test_every_difference_is_found(
+    loaded: Loaded, name: str, change: Callable[[Path], object], difference: str | None
+) -> None:
     snapshot, target, staged = loaded
     _same_time(staged / name, change)
 
@@ -67,7 +76,7 @@ def test_every_difference_is_found(loaded, name: str, change, difference: str | 
         )
 
 
-def test_a_time_and_a_missing_entry_are_found(loaded) -> None:
+def test_a_time_and_a_missing_entry_are_found(loaded: Loaded) -> None:
     snapshot, target, staged = loaded
     os.utime(staged / "pipe", ns=(1, 1))
     (staged / "socket").unlink()
@@ -77,7 +86,7 @@ def test_a_time_and_a_missing_entry_are_found(loaded) -> None:
     assert found == {"pipe": "differs in time", "socket": "differs in being there at all"}
 
 
-def test_entries_that_were_not_loaded_are_found(loaded) -> None:
+def test_entries_that_were_not_loaded_are_found(loaded: Loaded) -> None:
     snapshot, target, _ = loaded
     extra = snapshot.entries[-1]._replace(path=b"zzz")
 
@@ -86,7 +95,7 @@ def test_entries_that_were_not_loaded_are_found(loaded) -> None:
     assert [(problem.path, problem.reason) for problem in found] == [("zzz", "was not loaded")]
 
 
-def test_a_directory_that_is_gone_is_found_for_everything_in_it(loaded) -> None:
+def test_a_directory_that_is_gone_is_found_for_everything_in_it(loaded: Loaded) -> None:
     snapshot, target, staged = loaded
     (staged / "docs").rename(staged / "elsewhere")
 
@@ -102,7 +111,7 @@ def all_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("all_are_large")
-def test_problems_of_large_files_come_in_the_order_of_entries(loaded) -> None:
+def test_problems_of_large_files_come_in_the_order_of_entries(loaded: Loaded) -> None:
     snapshot, target, staged = loaded
     wrong = [
         entry
@@ -123,7 +132,7 @@ def test_problems_of_large_files_come_in_the_order_of_entries(loaded) -> None:
 
 @pytest.mark.usefixtures("all_are_large")
 def test_a_large_file_that_cannot_be_read_back_is_named(
-    loaded, monkeypatch: pytest.MonkeyPatch
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshot, target, _ = loaded
     readers: set[str] = set()
@@ -132,7 +141,7 @@ def test_a_large_file_that_cannot_be_read_back_is_named(
         readers.add(threading.current_thread().name)
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(comparing.os, "preadv", failing)
+    monkeypatch.setattr(os, "preadv", failing)
 
     found = {problem.path: problem.reason for problem in target.compare(snapshot.entries)}
 
@@ -142,7 +151,7 @@ def test_a_large_file_that_cannot_be_read_back_is_named(
 
 
 @pytest.mark.usefixtures("all_are_large")
-def test_entries_that_stop_coming_end_the_threads(loaded) -> None:
+def test_entries_that_stop_coming_end_the_threads(loaded: Loaded) -> None:
     snapshot, target, _ = loaded
 
     def cut() -> Iterator[Entry]:

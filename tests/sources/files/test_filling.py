@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
 
@@ -13,8 +13,7 @@ from blake3 import blake3
 
 from kryonix_backup.errors import Damaged, TargetFull
 from kryonix_backup.model import MIB, Entry, EntryKind
-from kryonix_backup.sources.files import filling
-from kryonix_backup.sources.files.filling import Fillers, fill
+from kryonix_backup.sources.files.filling import Filled, Fillers, fill
 from kryonix_backup.testing.sources import GivenContent
 from tests.sources.files.engine import target_of
 
@@ -46,10 +45,11 @@ def test_several_files_are_filled_at_once(tmp_path: Path, fillers: Fillers) -> N
 
 def test_holes_are_passed_over(tmp_path: Path, fillers: Fillers) -> None:
     holes = [[0, 4096], [4096 + len(CONTENT), 4096]]
-    for name, result in (
-        ("here", lambda fd: fill(fd, PIECES, holes)),
-        ("there", lambda fd: fillers.fill(fd, PIECES, holes).result()),
-    ):
+    ways: dict[str, Callable[[int], Filled]] = {
+        "here": lambda fd: fill(fd, PIECES, holes),
+        "there": lambda fd: fillers.fill(fd, PIECES, holes).result(),
+    }
+    for name, result in ways.items():
         fd = os.open(tmp_path / name, os.O_RDWR | os.O_CREAT)
         assert result(fd).bytes == len(CONTENT)
         os.close(fd)
@@ -111,7 +111,7 @@ def _fails(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
             raise OSError(code, os.strerror(code))
         return real(fd, data)
 
-    monkeypatch.setattr(filling.os, "write", write)
+    monkeypatch.setattr(os, "write", write)
 
 
 def test_a_large_file_that_is_left_out_is_told_and_so_are_links_to_it(

@@ -7,6 +7,7 @@ import pytest
 
 from kryonix_backup.sources.files.folders import (
     Folder,
+    Handle,
     look,
     make_beneath,
     open_inside,
@@ -17,7 +18,7 @@ from kryonix_backup.sources.files.folders import (
 from tests.sources.files.engine import as_ordinary_user, write
 
 
-def _top(path: Path):
+def _top(path: Path) -> Handle:
     return open_root(os.fsencode(path))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ def test_a_link_put_into_the_staging_tree_is_not_followed(tree: Path, tmp_path: 
     target = tmp_path / "target"
     snapshot = back_up(tree)
 
-    def swapping():
+    def swapping() -> Iterator[tuple[Entry, Iterator[bytes]]]:
         for entry, pieces in snapshot.items():
             if entry.path == b"docs/deep":
                 staged = next(target.glob(".kryonix-restore-*")) / "tree" / "docs"

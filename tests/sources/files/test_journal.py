@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from kryonix_backup.sources.files.journal import (
     Close,
     Merge,
     Move,
+    Row,
     read_journal,
     write_journal,
 )
@@ -32,7 +34,7 @@ rows = st.lists(
 
 @given(rows)
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_journal_reads_the_same_in_both_directions(tmp_path: Path, rows: list) -> None:
+def test_a_journal_reads_the_same_in_both_directions(tmp_path: Path, rows: list[Row]) -> None:
     place = open_root(os.fsencode(tmp_path))
     rows = [Begin([b"/a\xff"]), *rows]
 
@@ -45,7 +47,7 @@ def test_a_journal_reads_the_same_in_both_directions(tmp_path: Path, rows: list)
 def test_a_journal_that_was_not_written_whole_is_none(tmp_path: Path) -> None:
     place = open_root(os.fsencode(tmp_path))
 
-    def rows():
+    def rows() -> Iterator[Row]:
         yield Begin([])
         raise InterruptedError
 

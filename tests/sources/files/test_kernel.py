@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_a_file_system_without_the_flag_is_served_too(
 ) -> None:
     class Plain:
         def renameat2(self, *arguments: object) -> int:
-            kernel.ctypes.set_errno(errno.EINVAL)
+            ctypes.set_errno(errno.EINVAL)
             return -1
 
     monkeypatch.setattr(kernel, "_libc", Plain())

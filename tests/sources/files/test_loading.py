@@ -9,7 +9,6 @@ import pytest
 
 from kryonix_backup.errors import Damaged, RestoreError, TargetFull
 from kryonix_backup.model import Entry, EntryKind
-from kryonix_backup.sources.files import loading
 from kryonix_backup.testing.sources import GivenContent
 from tests.sources.files.engine import (
     Snapshot,
@@ -21,6 +20,7 @@ from tests.sources.files.engine import (
     write,
 )
 
+Given = tuple[Entry, Iterator[bytes]]
 META = {"mode": 0o640, "uid": os.geteuid(), "gid": os.getegid(), "mtime": 5_000_000_001}
 
 
@@ -35,7 +35,7 @@ def test_a_load_goes_on_where_an_earlier_one_stopped(
     snapshot = back_up(tree)
     restoring = target_of(tmp_path / "target")
 
-    def broken():
+    def broken() -> Iterator[Given]:
         for number, (entry, pieces) in enumerate(snapshot.items()):
             if number == interrupted_at:
                 raise Damaged("pack 7 is short")
@@ -55,7 +55,7 @@ def test_a_load_goes_on_where_an_earlier_one_stopped(
     assert look_at(tmp_path / "target") == look_at(tree)
 
 
-def _watched(snapshot: Snapshot, consumed: list[bytes]):
+def _watched(snapshot: Snapshot, consumed: list[bytes]) -> Iterator[Given]:
     def note(entry: Entry) -> Iterator[bytes]:
         consumed.append(entry.path)
         yield from snapshot.pieces(entry)
@@ -174,12 +174,12 @@ def test_a_target_that_fills_up_is_said_so(tmp_path: Path, monkeypatch: pytest.M
     """/dev/full stands in for the file."""
     real = os.open
 
-    def full(path, flags, mode=0o777, *, dir_fd=None):
+    def full(path: bytes, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         if path == b"file":
             return real("/dev/full", os.O_WRONLY)
         return real(path, flags, mode, dir_fd=dir_fd)
 
-    monkeypatch.setattr(loading.os, "open", full)
+    monkeypatch.setattr(os, "open", full)
 
     with pytest.raises(TargetFull, match="file cannot be written: no space left"):
         target_of(tmp_path / "target").load(GivenContent([(_file(b"file"), iter([b"x"]))]))
@@ -200,7 +200,7 @@ def test_the_mode_holds_whatever_the_umask(tmp_path: Path) -> None:
 
 
 def test_a_staging_directory_that_goes_away_ends_the_load(tmp_path: Path) -> None:
-    def removing():
+    def removing() -> Iterator[Given]:
         yield _file(b"a"), iter(())
         staged = next((tmp_path / "target").iterdir()) / "tree"
         (staged / "a").unlink()

@@ -9,16 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kryonix_backup.errors import SourceUnreadable
-from kryonix_backup.model import MIB, EntryKind
+from kryonix_backup.model import MIB, EntryKind, Problem
 from kryonix_backup.sources.files.reading import FileReader, data_ranges, find_holes
 from kryonix_backup.sources.files.tree import PART
-from kryonix_backup.sources.source import Reader
+from kryonix_backup.sources.source import Item, Reader
+from kryonix_backup.testing.sources import items_of
 from tests.sources.files.engine import LATER, back_up, content_of, restore, source_of, write
 
 
-def _open(path: Path) -> tuple[FileReader, list[str]]:
+def _open(path: Path) -> tuple[FileReader, list[Problem]]:
     dump = source_of(path.parent, LATER).dump(PART, None)
-    for item in dump.items:
+    for item in items_of(dump):
         if item.entry.path == os.fsencode(path.name):
             assert item.open is not None
             reader = item.open()
@@ -109,7 +110,7 @@ def test_a_file_replaced_before_it_is_opened_is_not_taken_for_it(tmp_path: Path)
     for name in ("fifo", "link", "shut"):
         write(tmp_path / "tree" / name)
 
-    def replace(item) -> None:
+    def replace(item: Item) -> None:
         path = tmp_path / "tree" / item.entry.text
         if item.open is None or path.name == "a":
             return
@@ -135,7 +136,7 @@ def test_a_directory_swapped_for_a_link_is_not_read_through(tmp_path: Path) -> N
     """An opener that is used late opens by its path, from the root, without links."""
     write(tmp_path / "tree" / "sub" / "file")
     write(tmp_path / "outside" / "file", b"secret")
-    items = list(source_of(tmp_path / "tree").dump(PART, None).items)
+    items = list(items_of(source_of(tmp_path / "tree").dump(PART, None)))
     (tmp_path / "tree" / "sub").rename(tmp_path / "aside")
     (tmp_path / "tree" / "sub").symlink_to(tmp_path / "outside")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from typing import TypeAlias
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,20 +16,20 @@ from tests.sources.files.engine import (
 )
 
 META = {"mode": 0o755, "uid": os.geteuid(), "gid": os.getegid(), "mtime": 5}
-
+Tree: TypeAlias = "bytes | tuple[bytes] | dict[bytes, Tree]"
 
 names = st.binary(min_size=1, max_size=6).filter(
     lambda name: name not in (b".", b"..") and not set(name) & set(b"/\0")
 )
 contents = st.binary(max_size=40)
-kinds = st.one_of(
+kinds: st.SearchStrategy[Tree] = st.one_of(
     contents,
     st.deferred(lambda: st.dictionaries(names, kinds, max_size=4)),
     st.tuples(names),
 )
 
 
-def _make(place: bytes, what: object) -> None:
+def _make(place: bytes, what: Tree) -> None:
     if isinstance(what, dict):
         os.mkdir(place)
         for name, inner in what.items():
@@ -41,7 +43,9 @@ def _make(place: bytes, what: object) -> None:
 
 @given(tree=st.dictionaries(names, kinds, max_size=6))
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_tree_comes_back(tree: dict[bytes, object], tmp_path_factory) -> None:
+def test_any_tree_comes_back(
+    tree: dict[bytes, Tree], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     place = tmp_path_factory.mktemp("any")
     _make(os.fsencode(place / "tree"), tree)
 

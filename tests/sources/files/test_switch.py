@@ -11,6 +11,7 @@ import pytest
 
 from kryonix_backup.errors import RestoreError, UnsafePath, WouldOverwrite
 from kryonix_backup.sources.files import switch
+from kryonix_backup.sources.files.kernel import rename_new
 from kryonix_backup.sources.files.target import FilesTarget
 from tests.sources.files.engine import (
     ROOT,
@@ -42,13 +43,12 @@ def _killed_at(step: int, work: Callable[[], object]) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def watched() -> None:
-        rename = switch.rename_new
-
         def counted(*arguments: Any) -> None:
             count()
-            rename(*arguments)
+            rename_new(*arguments)
 
-        switch.rename_new = counted  # called through ctypes, which no audit event tells of
+        # Called through ctypes, which no audit event tells of.
+        pytest.MonkeyPatch().setattr(switch, "rename_new", counted)
         sys.addaudithook(lambda event, _: count() if event in CHANGING else None)
         work()
 

@@ -7,6 +7,7 @@ import pytest
 
 from kryonix_backup.errors import InvalidUrl, SourceMissing, SourceUnreadable
 from kryonix_backup.sources.files.tree import PART, directory_of
+from kryonix_backup.testing.sources import items_of
 from tests.sources.files.engine import as_ordinary_user, source_of, write
 
 
@@ -24,7 +25,7 @@ def test_a_directory_may_have_any_name(tmp_path: Path) -> None:
     odd.mkdir()
     write(odd / "file")
 
-    paths = [item.entry.path for item in source_of(odd).dump(PART, None).items]
+    paths = [item.entry.path for item in items_of(source_of(odd).dump(PART, None))]
 
     assert paths == [b"", b"file"]
     assert directory_of("files:///a%20b%2Fc%FF") == b"/a b/c\xff"
@@ -70,6 +71,6 @@ def test_the_operators_own_path_may_hold_a_link(tmp_path: Path) -> None:
     write(tmp_path / "real" / "file")
     (tmp_path / "link").symlink_to("real")
 
-    paths = [item.entry.path for item in source_of(tmp_path / "link").dump(PART, None).items]
+    paths = [item.entry.path for item in items_of(source_of(tmp_path / "link").dump(PART, None))]
 
     assert paths == [b"", b"file"]

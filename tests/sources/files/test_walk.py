@@ -11,6 +11,8 @@ from kryonix_backup.model import Entry, EntryKind, sort_key
 from kryonix_backup.sources.files.folders import make_beneath, open_root
 from kryonix_backup.sources.files.tree import PART
 from kryonix_backup.sources.files.walk import Previous
+from kryonix_backup.sources.source import Item
+from kryonix_backup.testing.sources import items_of
 from tests.sources.files.conftest import LONGEST_NAME
 from tests.sources.files.engine import (
     LATER,
@@ -147,7 +149,7 @@ def test_a_hundred_thousand_entries_in_one_directory(deep_path: Path) -> None:
 
     count = 0
     last = b""
-    for item in source_of(deep_path).dump(PART, None).items:
+    for item in items_of(source_of(deep_path).dump(PART, None)):
         assert sort_key(item.entry.path) >= last
         last = sort_key(item.entry.path)
         count += 1
@@ -176,11 +178,11 @@ def test_a_tree_deeper_than_files_may_be_open(deep_path: Path) -> None:
     assert len(snapshot.entries) == depth + 4
     assert snapshot.problems == again.problems == []
     assert again.paths == snapshot.paths
-    assert target_of(deep_path / "back").finish() is None
+    target_of(deep_path / "back").finish()
 
 
 def test_what_vanishes_is_reported(tree: Path) -> None:
-    def vanish(item) -> None:
+    def vanish(item: Item) -> None:
         if item.entry.path == b"docs":
             shutil.rmtree(tree / "docs" / "deep")
             (tree / "empty").unlink()
@@ -198,7 +200,7 @@ def test_what_vanishes_is_reported(tree: Path) -> None:
 
 
 def test_a_further_name_stands_for_itself_when_the_first_is_lost(tree: Path) -> None:
-    def vanish(item) -> None:
+    def vanish(item: Item) -> None:
         if item.entry.path == b"docs/plain-again":
             (tree / "docs" / "plain-again").unlink()
 
@@ -235,7 +237,7 @@ def test_another_file_system_is_not_entered_when_told_so() -> None:
 
     def within(one_file_system: bool) -> set[bytes]:
         dump = source_of(devices, one_file_system=one_file_system).dump(PART, None)
-        return {item.entry.path for item in dump.items}
+        return {item.entry.path for item in items_of(dump)}
 
     assert apart
     assert apart <= within(True)

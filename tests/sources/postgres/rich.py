@@ -107,9 +107,7 @@ def fill(server: PostgresServer, database: str, rows: int = 500) -> None:
                 connection.execute(statement.encode())
         name = sql.Identifier(database)
         for setting in ("search_path = crm, public", "work_mem = '7MB'", "timezone = 'Asia/Tokyo'"):
-            connection.execute(
-                sql.SQL("alter database {} set ").format(name) + sql.SQL(setting)  # type: ignore[arg-type]
-            )
+            connection.execute(sql.SQL("alter database {} set ").format(name) + sql.SQL(setting))
         connection.execute(
             sql.SQL("alter role \"Owner of crm\" in database {} set work_mem = '9MB'").format(name)
         )

@@ -165,8 +165,7 @@ def test_a_long_transaction_is_given_out_in_parts() -> None:
     told = [cutter.add(_row(text=b"x" * 60)) for _ in range(3)]
 
     assert told == [False, False, True]
-    assert cutter.is_full
-    assert not cutter.is_over
+    assert (cutter.is_full, cutter.is_over) == (True, False)
     part = cutter.take()
     assert not cutter.is_full
     _fed(cutter, _row(), _commit(112))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from kryonix_backup.errors import (
     SourceUnprepared,
     TimeUnreachable,
 )
-from kryonix_backup.model import SourceName
+from kryonix_backup.model import Entry, SourceName
 from kryonix_backup.restore.plan import RestoreRequest
 from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.postgres.physical.cluster import PART, PhysicalSource
 from kryonix_backup.sources.source import LogSource, PreparedSource, Reader
+from kryonix_backup.testing.sources import items_of
 from tests.sources.postgres.physical.owned import Owned
 
 pytestmark = pytest.mark.service
@@ -173,13 +175,13 @@ def test_an_earlier_snapshot_that_lost_a_file_is_not_gone_on_from(owned: Owned) 
     owned.backup()
     since = list(_entries(owned))
     dump = owned.source.dump(PART, iter(since[:-1]))
-    first = next(dump.items)
+    first = next(items_of(dump))
 
     assert first.entry.path == b"full"
     assert "lost a part" in dump.why[0]
 
 
-def _entries(owned: Owned):  # type: ignore[no-untyped-def]
+def _entries(owned: Owned) -> Iterator[Entry]:
     repository = owned.client.repository
     source = repository.snapshot("latest").sources[SourceName("db")]
     return repository.tree(source.parts[0].root, repository.reader()).entries()
@@ -220,7 +222,7 @@ def test_the_right_to_replicate_is_enough(older: Owned) -> None:
         opening = source.new_chain(renew=False)
         with source.follow(opening, opening) as stream:
             assert [piece.header for piece in stream.pieces(lambda: True, 60.0)]
-        items = source.dump(PART, None).items
+        items = items_of(source.dump(PART, None))
         names = [item.entry.path for item in items if item.open is None or _read(item.open())]
         assert b"full/backup_manifest" in names
         assert source.position()["at"] > opening.start

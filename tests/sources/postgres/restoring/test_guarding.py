@@ -293,7 +293,7 @@ def test_tables_where_code_of_the_tenants_runs_are_found(connection: Connection)
         "checked", "made", "typed", "one", "loose", "empty", "indexed", "far"
     }  # fmt: skip
     typed = found["public", "typed"]
-    assert (typed.owner, typed.hidden) == (ROLE, {"b"})
+    assert (typed.owner, typed.hidden) == (ROLE, frozenset({"b"}))
     assert (typed.types["a"], typed.plain["a"]) == ("public.small", "integer")
     assert list(guards(connection, [("public", "made")])) == [("public", "made")]
 
