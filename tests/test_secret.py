@@ -9,14 +9,14 @@ import pytest
 
 from kryonix_backup.errors import SecretMissing
 from kryonix_backup.secret import Secret, first_line, read_secret
-from kryonix_backup.settings import RegionSettings, RootKey
+from kryonix_backup.settings import PRIMARY, RegionSettings, RootKey
 
 
 def test_a_secret_neither_prints_nor_pickles() -> None:
     secret = Secret("correct horse")
 
     assert "horse" not in f"{secret} {secret!r} {RootKey(passphrase=secret)}"
-    assert "horse" not in repr(RegionSettings("primary", "s3://b", "id", secret))  # type: ignore[arg-type]
+    assert "horse" not in repr(RegionSettings(PRIMARY, "s3://b", "id", secret))
     assert secret.reveal() == b"correct horse"
     with pytest.raises(TypeError):
         pickle.dumps(secret)

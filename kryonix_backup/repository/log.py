@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from kryonix_backup.crypto.keys import TenantKeys
 from kryonix_backup.crypto.seal import (
@@ -60,6 +60,23 @@ _HEAD_BYTES = 4096  # fetched at first; nearly every head is in them
 _MOST_HEAD_BYTES = 16 * MIB
 _INLINE, _CHUNKS = "inline", "chunks"
 _NUMBER = re.compile(r"\d{8}", re.ASCII)
+
+
+class Heads(Protocol):
+    """The heads of a log's segments: a `LogBook`, or what was read of one."""
+
+    @property
+    def source(self) -> SourceName:
+        """Whose log it is."""
+        ...
+
+    def chains(self) -> dict[ChainId, int]:
+        """Every chain, oldest first, with the number of segments that follow each other from 0."""
+        ...
+
+    def header(self, chain: ChainId, number: int) -> LogHeader:
+        """What a segment holds; raises ObjectMissing and Damaged."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +333,7 @@ def last_header(book: LogBook) -> tuple[LogHeader, LogHeader] | None:
         raise Damaged(f"the log of {book.source} lost a segment meanwhile") from error
 
 
-def headers_of(book: LogBook, chain: ChainId, first: int, count: int) -> Iterator[LogHeader]:
+def headers_of(book: Heads, chain: ChainId, first: int, count: int) -> Iterator[LogHeader]:
     """The headers from the segment ``first`` on, fetched ahead."""
     return fetched_ahead(range(first, count), lambda number: book.header(chain, number))
 

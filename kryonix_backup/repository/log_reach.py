@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from kryonix_backup.errors import Damaged, KryonixError, ObjectMissing, RepositoryError
 from kryonix_backup.model import ChainId, LogHeader
+from kryonix_backup.repository.log import Heads
 
 _EVERY_MOMENT = datetime.min.replace(tzinfo=UTC)
 _LEAST = timedelta(microseconds=1)
 UNREADABLE = (RepositoryError, ObjectMissing)
-
-
-class Heads(Protocol):
-    """The heads of a log's segments: a `LogBook`, or what was read of one."""
-
-    def chains(self) -> dict[ChainId, int]:
-        """Every chain, oldest first, with the number of segments that follow each other from 0."""
-        ...
-
-    def header(self, chain: ChainId, number: int) -> LogHeader:
-        """What a segment holds; raises ObjectMissing and Damaged."""
-        ...
 
 
 class Start(NamedTuple):

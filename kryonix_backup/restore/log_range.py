@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from kryonix_backup.errors import TimeUnreachable
 from kryonix_backup.model import ChainId, LogHeader
-from kryonix_backup.repository.log import LogBook, headers_of
+from kryonix_backup.repository.log import Heads, headers_of
 from kryonix_backup.repository.log_reach import (
     UNREADABLE,
     find_start,
@@ -45,7 +45,7 @@ class LogRange:
         return cls(**{**plain, "until": datetime.fromisoformat(plain["until"])})
 
 
-def find_range(book: LogBook, position: Mapping[str, Any], until: datetime) -> LogRange:
+def find_range(book: Heads, position: Mapping[str, Any], until: datetime) -> LogRange:
     """
     The segments to replay on a snapshot whose source stood at ``position``.
 
@@ -87,7 +87,7 @@ def find_range(book: LogBook, position: Mapping[str, Any], until: datetime) -> L
     )
 
 
-def _refuse_twice(book: LogBook, chain: ChainId, count: int, until: datetime) -> None:
+def _refuse_twice(book: Heads, chain: ChainId, count: int, until: datetime) -> None:
     for first, newest in shown_twice(_newest_readable(book, chain, count)):
         if first <= until <= newest:
             raise TimeUnreachable(
@@ -98,7 +98,7 @@ def _refuse_twice(book: LogBook, chain: ChainId, count: int, until: datetime) ->
             )
 
 
-def _newest_readable(book: LogBook, chain: ChainId, count: int) -> LogHeader:
+def _newest_readable(book: Heads, chain: ChainId, count: int) -> LogHeader:
     for number in reversed(range(1, count)):
         try:
             return book.header(chain, number)

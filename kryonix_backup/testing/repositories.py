@@ -25,6 +25,7 @@ from kryonix_backup.storage.store import ObjectStore
 from kryonix_backup.testing.clock import FixedClock
 
 ACME = TenantId("acme")
+FILES = SourceName("files")
 
 
 class RecordingStore(MemoryStore):
@@ -83,7 +84,7 @@ def back_up(
     repository: Repository,
     source: Source,
     *,
-    name: str = "files",
+    name: str = FILES,
     kind: BackupKind = BackupKind.FULL,
     listener: Listener = quiet,
     clock: Clock | None = None,

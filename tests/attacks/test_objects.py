@@ -13,9 +13,10 @@ import pytest
 
 from kryonix_backup.crypto.seal import Kind, seal_object
 from kryonix_backup.errors import Damaged, KeyRefused, KryonixError
-from kryonix_backup.model import ChunkId, SnapshotId
+from kryonix_backup.model import ChunkId, PackId, RegionName, SnapshotId
 from kryonix_backup.repository.codec import compressor
 from kryonix_backup.repository.index import Index, Segment
+from kryonix_backup.repository.pack import Place
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.writer import pack_plain
 from kryonix_backup.settings import PRIMARY
@@ -51,8 +52,8 @@ def prove(town: Town, out: Path, named: str | None = None, snapshot: str = "late
 
 @pytest.mark.parametrize("region", REGIONS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_under_their_own_names(town: Town, kind: str, region: str, tmp_path: Path) -> None:
-    objects = of_kind(town.b.whole[region], kind)  # type: ignore[index]
+def test_under_their_own_names(town: Town, kind: str, region: RegionName, tmp_path: Path) -> None:
+    objects = of_kind(town.b.whole[region], kind)
     town.a.plant(
         {name: body for name, body in objects.items() if name not in town.a.whole[PRIMARY]}
     )
@@ -134,12 +135,12 @@ def test_bs_chunks_are_not_opened_by_as_reader(town: Town) -> None:
     mine, theirs = town.a.client().repository, town.b.client().repository
     town.a.plant(of_kind(town.b.whole[PRIMARY], "packs/"))
     index: Index = theirs.load_index()
-    grouped: dict[str, list[tuple[ChunkId, object]]] = {}
+    grouped: dict[PackId, list[tuple[ChunkId, Place]]] = {}
     for chunk, place in index:
         grouped.setdefault(place.pack.id, []).append((chunk, place.place))
-    rows = [(index.packs()[pack], chunks) for pack, chunks in grouped.items()]  # type: ignore[index]
+    rows = [(index.packs()[pack], chunks) for pack, chunks in grouped.items()]
     town.a.plant(dict([forged(mine, Kind.INDEX, "index/" + "1" * 32,
-                              Segment.of(rows).to_bytes())]))  # type: ignore[arg-type]  # fmt: skip
+                              Segment.of(rows).to_bytes())]))  # fmt: skip
     reader = town.a.client().repository.reader()
 
     for chunk, place in index:

@@ -9,7 +9,7 @@ from kryonix_backup.events import Progress
 from kryonix_backup.model import KIB, MIB
 from kryonix_backup.sources.source import Size
 from kryonix_backup.testing.clock import TickingClock
-from kryonix_backup.testing.repositories import back_up, new_repository
+from kryonix_backup.testing.repositories import FILES, back_up, new_repository
 from kryonix_backup.testing.sources import MemorySource, Thing
 
 
@@ -47,7 +47,7 @@ def test_progress_grows_and_ends_with_what_was_counted() -> None:
     assert [p.elapsed_s for p in told] == sorted(p.elapsed_s for p in told)
     assert {progress.stage for progress in told} == {"backup"}
     assert len(told) > 3
-    result = report.snapshot.sources["files"]  # type: ignore[index]
+    result = report.snapshot.sources[FILES]
     assert (told[-1].bytes_done, told[-1].entries_done) == (result.bytes_total, result.entries)
     assert told[-1].bytes_total == 12 * MIB + 300 * KIB
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 import pytest
@@ -14,13 +14,15 @@ from kryonix_backup.backup.run import Session, back_up_source, begin, publish
 from kryonix_backup.chunking.fastcdc import ChunkSizes
 from kryonix_backup.errors import ConfigError, SourceError, StoreFull
 from kryonix_backup.events import quiet
-from kryonix_backup.model import KIB, MIB, BackupKind, EntryKind
+from kryonix_backup.model import KIB, MIB, BackupKind, ChunkId, Entry, EntryKind, SourceName
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.snapshot import SourceResult
+from kryonix_backup.sources.source import Item
 from kryonix_backup.testing.clock import NOON, FixedClock
 from kryonix_backup.testing.faults import FaultyStore
 from kryonix_backup.testing.repositories import (
     ACME,
+    FILES,
     RecordingStore,
     back_up,
     new_repository,
@@ -59,8 +61,8 @@ def _read(repository: Repository, snapshot: str = "latest") -> dict[bytes, bytes
     return contents
 
 
-def _chunks(refs: bytes) -> list:  # type: ignore[type-arg]
-    return [refs[at : at + 32] for at in range(0, len(refs), 36)]
+def _chunks(refs: bytes) -> list[ChunkId]:
+    return [ChunkId(refs[at : at + 32]) for at in range(0, len(refs), 36)]
 
 
 def _files(things: dict[bytes, Thing]) -> dict[bytes, bytes]:
@@ -104,7 +106,7 @@ def test_an_unpublished_session_is_no_snapshot_and_nothing_of_it_is_stored_twice
 
     assert reopened(store).snapshot_ids() == []
     again = back_up(reopened(store), MemorySource(THINGS))
-    assert again.snapshot.sources["files"].chunks_new == 0  # type: ignore[index]
+    assert again.snapshot.sources[FILES].chunks_new == 0
 
 
 def test_an_incremental_run_reads_only_what_may_have_changed() -> None:
@@ -118,7 +120,7 @@ def test_an_incremental_run_reads_only_what_may_have_changed() -> None:
 
     assert source.opened == [b"d/b", b"n", b"z"]
     assert _read(repository) == _files(changed)
-    result = report.snapshot.sources["files"]  # type: ignore[index]
+    result = report.snapshot.sources[FILES]
     assert (result.entries, result.entries_unchanged) == (6, 1)
     assert (result.bytes_total, result.bytes_read) == (400 * KIB, 300 * KIB)
 
@@ -133,7 +135,7 @@ def test_a_full_run_reads_everything_and_stores_nothing_twice() -> None:
 
     report = back_up(repository, source, kind=FULL)
 
-    result = report.snapshot.sources["files"]  # type: ignore[index]
+    result = report.snapshot.sources[FILES]
     assert source.opened == [b"a", b"d/b", b"d/empty", b"z"]
     assert (result.chunks_new, result.bytes_new, result.bytes_stored) == (0, 0, 0)
 
@@ -187,7 +189,7 @@ def test_only_entries_that_lost_chunks_are_read_again() -> None:
     report = back_up(reopened(store), source, kind=INCREMENTAL, clock=later)
 
     assert source.opened == [b"a"]
-    assert report.snapshot.sources["files"].entries_unchanged == 1  # type: ignore[index]
+    assert report.snapshot.sources[FILES].entries_unchanged == 1
     assert _read(reopened(store)) == _files(both)
 
 
@@ -207,7 +209,7 @@ def test_a_long_list_that_lost_its_chunks_is_read_again(monkeypatch: pytest.Monk
     sound = MemorySource(things)
     report = back_up(reopened(store), sound, kind=INCREMENTAL, clock=FixedClock(NOON + _DAY))
     assert sound.opened == []
-    assert report.snapshot.sources["files"].bytes_total == 200 * KIB  # type: ignore[index]
+    assert report.snapshot.sources[FILES].bytes_total == 200 * KIB
 
 
 @pytest.mark.parametrize("hurt", ["removed", "changed", "cut"])
@@ -255,7 +257,7 @@ def test_two_sources_of_a_session_are_backed_up_at_once() -> None:
         assert sorted(snapshot.sources) == ["four", "one", "three", "two"]
         reader = there.reader()
         for number, name in enumerate(("one", "two", "three", "four")):
-            (part,) = snapshot.sources[name].parts  # type: ignore[index]
+            (part,) = snapshot.sources[SourceName(name)].parts
             found = {
                 entry.path: b"".join(bytes(reader.read(c)) for c in _chunks(entry.refs))
                 for entry in there.tree(part.root, reader).entries()
@@ -304,7 +306,7 @@ def test_a_source_of_several_parts_keeps_them_apart() -> None:
     again = MemorySource(THINGS, {b"x": Thing(b"1", stamp=1)}, {}, names=["t", "u", "v"])
     back_up(repository, again, kind=INCREMENTAL, clock=FixedClock(NOON + _DAY))
 
-    result = report.snapshot.sources["files"]  # type: ignore[index]
+    result = report.snapshot.sources[FILES]
     assert [(part.name, part.entries, part.bytes) for part in result.parts] == [
         ("t", 6, 300 * KIB), ("u", 1, 1), ("v", 0, 0),
     ]  # fmt: skip
@@ -357,7 +359,7 @@ def test_a_source_that_fails_names_itself_and_leaves_no_snapshot() -> None:
     class Broken(MemorySource):
         """Fails in its second part."""
 
-        def _items(self, part, since) -> Iterator:  # type: ignore[no-untyped-def, type-arg]
+        def _items(self, part: Mapping[bytes, Thing], since: Iterator[Entry]) -> Iterator[Item]:
             yield from super()._items(part, since)
             raise SourceError("the connection broke")
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -30,9 +31,9 @@ def chain() -> Chain:
     return store, book
 
 
-def numbers(book: AuditBook, limit: int = 99, **only: object) -> list[int]:
-    asked = {"since": None, "action": None, **only}
-    return [each.record.sequence for each in newest_records(book, limit, **asked)]  # type: ignore[arg-type]
+def numbers(book: AuditBook, limit: int = 99, **only: Any) -> list[int]:
+    asked: dict[str, Any] = {"since": None, "action": None, **only}
+    return [each.record.sequence for each in newest_records(book, limit, **asked)]
 
 
 def test_the_newest_are_shown_oldest_first(chain: Chain) -> None:

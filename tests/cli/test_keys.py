@@ -23,6 +23,7 @@ from kryonix_backup.errors import (
     ConfigError,
     KeyRefused,
     KeyUnusable,
+    KryonixError,
     SecretMissing,
     TenantUnknown,
     UsageError,
@@ -43,8 +44,8 @@ def _epochs(kryonix: Terminal) -> list[tuple[int, str]]:
     return [(row["epoch"], row["state"]) for row in rows if row["purpose"] == "data"]
 
 
-def _refused(outcome: Outcome, error: type[Exception], *words: str) -> None:
-    assert outcome.code == error.exit_code, outcome.err  # type: ignore[attr-defined]
+def _refused(outcome: Outcome, error: type[KryonixError], *words: str) -> None:
+    assert outcome.code == error.exit_code, outcome.err
     assert "Traceback" not in outcome.err
     assert "unexpected" not in outcome.err
     assert "next: " in outcome.err

@@ -27,7 +27,7 @@ from kryonix_backup.testing.repositories import key_file
 OWNER = Owner(RepositoryId("0123456789abcdef" * 2), TenantId("acme"))
 
 # A key object of format 1, wrapped for a key file of 32 times the byte 7.
-STORED = {
+STORED: dict[str, Any] = {
     "algorithm": "HKDF-SHA-256, AES-256-GCM",
     "created": "2026-11-23T12:00:00+00:00",
     "epoch": 1,
@@ -56,7 +56,7 @@ def _edited(**changes: object) -> dict[str, Any]:
 
 
 def _recipient(**changes: object) -> dict[str, Any]:
-    return _edited(recipients=[{**STORED["recipients"][0], **changes}])  # type: ignore[index]
+    return _edited(recipients=[{**STORED["recipients"][0], **changes}])
 
 
 def _context() -> bytes:

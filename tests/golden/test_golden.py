@@ -19,7 +19,7 @@ from kryonix_backup.errors import KeyRefused
 from kryonix_backup.events import quiet
 from kryonix_backup.maintenance.report import Level
 from kryonix_backup.maintenance.verify import verify
-from kryonix_backup.model import BackupKind, Entry, EntryKind, Phase, TenantId
+from kryonix_backup.model import BackupKind, Entry, EntryKind, Phase, SourceName, TenantId
 from kryonix_backup.repository.content import Ref, refs_of
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.restore.plan import RestoreRequest, load_plan, plan_restore
@@ -156,7 +156,9 @@ def test_a_backup_of_what_was_restored_cuts_and_names_everything_alike(
     after = publish(repository, session, results, tenant, clock).snapshot
 
     for name in SOURCES:
-        old, new = (_files(repository, each.sources[name].parts[0]) for each in (before, after))  # type: ignore[index]
+        old, new = (
+            _files(repository, each.sources[SourceName(name)].parts[0]) for each in (before, after)
+        )
         assert new == old
 
 
@@ -236,7 +238,7 @@ def test_it_holds_a_case_of_every_form(golden: Golden) -> None:
     reader = repository.reader()
     index = list(repository.load_index())
     first, second = (repository.snapshot(each) for each in repository.snapshot_ids()[:2])
-    part = first.sources["files"].parts[0]  # type: ignore[index]
+    part = first.sources[SourceName("files")].parts[0]
     entries = list(repository.tree(part.root, reader).entries())
 
     assert {found.place.frame.codec.name for _, found in index} == {"STORE", "ZSTD", "BROTLI"}
@@ -248,7 +250,7 @@ def test_it_holds_a_case_of_every_form(golden: Golden) -> None:
     assert [entry.path for entry in entries if entry.indirect] == [b"zeros"]
     assert [entry.path for entry in entries if entry.meta.get("holes")] == [b"sparse"]
     assert _stamps(entries) == {4}
-    assert second.sources["files"].entries_unchanged >= 700  # type: ignore[index]
+    assert second.sources[SourceName("files")].entries_unchanged >= 700
     assert second.finished - first.finished < timedelta(hours=1)
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 
 from kryonix_backup.backup.follow import LogReport
 from kryonix_backup.crypto.seal import Kind
-from kryonix_backup.model import Blob, SourceName, TenantId, Tier
+from kryonix_backup.model import Blob, ChainId, SourceName, TenantId, Tier
 from kryonix_backup.repository import layout
 from kryonix_backup.sdk.client import Client
 from kryonix_backup.settings import (
@@ -144,7 +144,8 @@ class Neighbour:
 
     def _segment(self, name: str) -> Iterator[tuple[str, Blob]]:
         _, source, chain, number = name.split("/")
-        header, body = self.client.repository.log(SourceName(source)).segment(chain, int(number))  # type: ignore[arg-type]
+        book = self.client.repository.log(SourceName(source))
+        header, body = book.segment(ChainId(chain), int(number))
         yield name, json.dumps([header._asdict(), dict(header.meta)], default=str).encode()
         yield name, b"".join(bytes(piece) for piece in body)
 

@@ -13,7 +13,7 @@ from kryonix_backup.backup.follow import drain_log
 from kryonix_backup.errors import KryonixError, StoreFull, StoreUnavailable, TargetFull
 from kryonix_backup.sdk.wiring import source_of
 from kryonix_backup.settings import SourceSettings
-from kryonix_backup.sources.source import LogSource
+from kryonix_backup.sources.source import LogSource, PreparedSource
 from kryonix_backup.testing.clock import FixedClock
 from kryonix_backup.testing.faults import AnswerLost, Fault, FaultyStore
 from kryonix_backup.testing.postgres import PostgresServer, start_postgres
@@ -59,8 +59,9 @@ def test_a_dead_disk_loses_and_repeats_nothing(server: PostgresServer, tmp_path:
     acme = Acme(server, tmp_path / "unused", database=new_database(server, "dead"))
     acme.run("create table t (a int primary key, b text)")
     source = source_of(SourceSettings(DB, server.url(acme.database)))
+    assert isinstance(source, PreparedSource)
+    source.prepare(True)
     assert isinstance(source, LogSource)
-    source.prepare(True)  # type: ignore[attr-defined]
     inner = RecordingStore()
     drain_log(new_repository(inner), DB, source, FixedClock())
 

@@ -13,7 +13,7 @@ from kryonix_backup.model import EntryKind
 from kryonix_backup.repository import repository as repository_module
 from kryonix_backup.repository.content import refs_of
 from kryonix_backup.repository.repository import Repository
-from kryonix_backup.testing.repositories import RecordingStore, reopened
+from kryonix_backup.testing.repositories import FILES, RecordingStore, reopened
 from tests.maintenance.conftest import Filled, verified
 
 
@@ -140,7 +140,7 @@ def _read_whole(repository: Repository) -> Iterator[tuple[str, str, bytes]]:
     reader = repository.reader()
     for snapshot_id in repository.snapshot_ids():
         try:
-            (part,) = repository.snapshot(snapshot_id).sources["files"].parts  # type: ignore[index]
+            (part,) = repository.snapshot(snapshot_id).sources[FILES].parts
             for entry in repository.tree(part.root, reader).entries():
                 if entry.kind is EntryKind.FILE:
                     refs = refs_of(entry, reader.read)

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from kryonix_backup.crypto.keyring import Keyring
 from kryonix_backup.crypto.keys import KeyState, Owner, Purpose
 from kryonix_backup.crypto.stores.escrow import SharesKeyStore, split
 from kryonix_backup.crypto.stores.root import master_from
@@ -19,6 +20,7 @@ from kryonix_backup.errors import (
 )
 from kryonix_backup.maintenance.destruction import destroy_keys
 from kryonix_backup.maintenance.key_care import KeyCare, Schedule
+from kryonix_backup.model import Blob
 from kryonix_backup.repository.keyrings import generations, load_keyring, mirror
 from kryonix_backup.repository.layout import keyring_name
 from kryonix_backup.repository.repository import Repository
@@ -64,11 +66,9 @@ def _keep(store: ObjectStore, fill: int, chunk: bytes) -> None:
         writer.lane("store").keep([chunk])
 
 
-def _data(keyring: object) -> list[tuple[int, KeyState]]:
+def _data(keyring: Keyring) -> list[tuple[int, KeyState]]:
     return [
-        (record.epoch, record.state)
-        for record in keyring.records  # type: ignore[attr-defined]
-        if record.purpose is Purpose.DATA
+        (record.epoch, record.state) for record in keyring.records if record.purpose is Purpose.DATA
     ]
 
 
@@ -174,10 +174,10 @@ def test_of_two_changes_at_once_one_is_told(regions: Regions) -> None:
     class Late(MemoryStore):
         """Another change comes between its reading and its writing."""
 
-        def put(self, name: str, body: object) -> None:
+        def put(self, name: str, body: Blob) -> None:
             if name.startswith("keys/") and name.endswith("2"):
                 regions.care().rotate(Purpose.DATA)
-            super().put(name, body)  # type: ignore[arg-type]
+            super().put(name, body)
 
     late = Late()
     late.objects = regions.primary.objects
@@ -191,11 +191,11 @@ def test_a_change_that_two_others_overtook_is_told_and_theirs_stand(regions: Reg
     class Overtaken(MemoryStore):
         """Two changes come between its reading and its writing, and tidy up."""
 
-        def put(self, name: str, body: object) -> None:
+        def put(self, name: str, body: Blob) -> None:
             if name.startswith("keys/") and name.endswith("2"):
                 regions.care().rotate(Purpose.DATA)
                 regions.care().rotate(Purpose.DATA)
-            super().put(name, body)  # type: ignore[arg-type]
+            super().put(name, body)
 
     late = Overtaken()
     late.objects = regions.primary.objects
@@ -331,12 +331,12 @@ def test_a_change_that_meets_a_destruction_leaves_no_keys_behind(regions: Region
     class Late(MemoryStore):
         """The keys are destroyed between its reading and its writing."""
 
-        def put(self, name: str, body: object) -> None:
+        def put(self, name: str, body: Blob) -> None:
             if name.endswith("/00000002"):
                 stores = {"one": regions.primary, "two": regions.second}
                 record = destroy_keys(ACME, stores, {"key-file": OLD}, "ann", regions.clock)
                 assert record.complete
-            super().put(name, body)  # type: ignore[arg-type]
+            super().put(name, body)
 
     late = Late()
     late.objects = regions.primary.objects
@@ -351,10 +351,10 @@ def test_an_object_that_calls_itself_newer_costs_no_key(regions: Regions) -> Non
     """It comes between the opening of the newest keyring and the removing of older ones."""
 
     class Second(MemoryStore):
-        def put(self, name: str, body: object) -> None:
+        def put(self, name: str, body: Blob) -> None:
             if name.endswith("/00000002"):
                 regions.primary.objects[keyring_name(regions.owner.repository, 9)] = b"hostile"
-            super().put(name, body)  # type: ignore[arg-type]
+            super().put(name, body)
 
     second = Second()
     second.objects = regions.second.objects

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -15,10 +15,12 @@ from kryonix_backup.errors import (
 from kryonix_backup.events import Progress
 from kryonix_backup.maintenance.report import Level
 from kryonix_backup.maintenance.verify import verify
-from kryonix_backup.model import EntryKind
+from kryonix_backup.model import ChunkId, EntryKind
+from kryonix_backup.storage.store import ObjectInfo
 from kryonix_backup.testing.clock import NOON, FixedClock, TickingClock
 from kryonix_backup.testing.faults import FaultyStore
 from kryonix_backup.testing.repositories import (
+    FILES,
     RecordingStore,
     back_up,
     new_repository,
@@ -85,7 +87,7 @@ def test_a_snapshot_published_meanwhile_is_no_damage(filled: Filled) -> None:
     class Busy(RecordingStore):
         """After the packs were listed, another process backs up."""
 
-        def list(self, prefix):  # type: ignore[no-untyped-def]
+        def list(self, prefix: str) -> Iterator[ObjectInfo]:
             found = list(super().list(prefix))
             if prefix == "packs/" and not self.puts:
                 self.puts.append("once")
@@ -159,10 +161,10 @@ def test_what_depends_on_a_pack_is_named_to_the_entry(filled: Filled) -> None:
     repository = reopened(filled.store)
     first, second = filled.contents
     snapshot = repository.snapshot(second)
-    (part,) = snapshot.sources["files"].parts  # type: ignore[index]
+    (part,) = snapshot.sources[FILES].parts
     reader = repository.reader()
     entry = next(repository.tree(part.root, reader).entries(b"e"))
-    found = repository.load_index().find(entry.refs[:32])  # type: ignore[arg-type]
+    found = repository.load_index().find(ChunkId(entry.refs[:32]))
     assert found is not None
     name = f"packs/{found.pack.id[:2]}/{found.pack.id}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -196,9 +197,9 @@ def test_a_record_of_another_tenant_is_located(chain: Chain) -> None:
     assert chain.found() == [(CHANGED, 1, 1), (CHANGED, 3, 3)]
 
 
-def _forged(chain: Chain, sequence: int, **changed: object) -> SignedRecord:
+def _forged(chain: Chain, sequence: int, **changed: Any) -> SignedRecord:
     record = chain.book.single(sequence).record()
-    return SignedRecord.of(replace(record, **changed), chain.book.signer)  # type: ignore[arg-type]
+    return SignedRecord.of(replace(record, **changed), chain.book.signer)
 
 
 def _forgeries(chain: Chain) -> Iterator[tuple[SignedRecord, list[tuple[str, int, int]]]]:

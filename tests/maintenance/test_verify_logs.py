@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 import pytest
@@ -15,6 +15,7 @@ from kryonix_backup.model import LogHeader, TenantId
 from kryonix_backup.repository.log_reach import find_start
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.restore.plan import RestoreRequest, plan_restore
+from kryonix_backup.storage.store import ObjectInfo
 from kryonix_backup.testing.faults import FaultyStore
 from kryonix_backup.testing.repositories import RecordingStore, reopened
 from tests.maintenance.conftest import verified
@@ -89,7 +90,7 @@ def test_a_segment_that_comes_meanwhile_is_no_damage() -> None:
     class Busy(RecordingStore):
         """After the logs were listed, a long segment is written."""
 
-        def list(self, prefix):  # type: ignore[no-untyped-def]
+        def list(self, prefix: str) -> Iterator[ObjectInfo]:
             found = list(super().list(prefix))
             if prefix == "logs/" and not self.puts:
                 self.puts.append("once")

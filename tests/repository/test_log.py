@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -21,12 +22,12 @@ LATER = ChainId("20261124t120000z-0123456789abcdef")
 NAME = f"logs/db/{CHAIN}/00000001"
 
 
-def _header(number: int = 1, chain: ChainId = CHAIN, **changed: object) -> LogHeader:
+def _header(number: int = 1, chain: ChainId = CHAIN, **changed: Any) -> LogHeader:
     header = LogHeader(
         chain, number, 100, 200, NOON, NOON + timedelta(seconds=2), None, 2, 30,
         "it rewrote the rows", {"log": "7/8", "list": [1, None]},
     )  # fmt: skip
-    return header._replace(**changed)  # type: ignore[arg-type]
+    return header._replace(**changed)
 
 
 def _book() -> tuple[RecordingStore, Repository, LogBook]:

@@ -116,8 +116,8 @@ def test_segments_that_do_not_meet_are_not_replayed() -> None:
     assert reach(log, _position(0)).to == _at(2)
     assert "begins at 25, and the one before it ends at 20" in reach(log, _position(0)).because
     with pytest.raises(Damaged, match="begins at 25"):
-        find_range(log, _position(0), _at(3))  # type: ignore[arg-type]
-    assert find_range(log, _position(30), _at(4)).first == 4  # type: ignore[arg-type]
+        find_range(log, _position(0), _at(3))
+    assert find_range(log, _position(30), _at(4)).first == 4
     assert list(in_order(iter(()))) == []
 
 
@@ -177,7 +177,7 @@ def test_a_restore_finds_every_moment_up_to_the_reach_and_none_after(
         moments = {_at(each / 2) for each in range(0, 16, 3)}
         for moment in moments | ({to, to + STEP} if to else set()):
             try:
-                find_range(log, _position(place), moment)  # type: ignore[arg-type]
+                find_range(log, _position(place), moment)
                 found = True
             except (TimeUnreachable, RepositoryError):
                 found = False

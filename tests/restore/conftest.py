@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -62,9 +63,9 @@ class Tenant:
         ]
         return publish(self.repository, session, results, settings, clock).snapshot
 
-    def plan(self, **request: object) -> RestorePlan:
+    def plan(self, **request: Any) -> RestorePlan:
         """A plan, already begun."""
-        plan = plan_restore(self.repository, RestoreRequest(**request), self.clock)  # type: ignore[arg-type]
+        plan = plan_restore(self.repository, RestoreRequest(**request), self.clock)
         begin_restore(self.repository, plan)
         return plan
 

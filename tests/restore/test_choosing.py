@@ -10,7 +10,7 @@ import pytest
 from kryonix_backup.backup import incremental as incremental_module
 from kryonix_backup.backup.follow import drain_log
 from kryonix_backup.errors import ObjectMissing, SnapshotUnknown, TimeUnreachable
-from kryonix_backup.model import BackupKind, Phase, SnapshotId
+from kryonix_backup.model import BackupKind, ChunkId, Phase, SnapshotId
 from kryonix_backup.restore import plan as plan_module
 from kryonix_backup.restore.choosing import Chosen, choose, kind_of, load_of
 from kryonix_backup.restore.plan import RestoreRequest, plan_restore
@@ -65,7 +65,7 @@ class Tenant:
         (part,) = self.repository.snapshot(snapshot).sources[DB].parts
         reader = self.repository.reader()
         entry = next(self.repository.tree(part.root, reader).entries(path))
-        found = self.repository.load_index().find(entry.refs[:32])  # type: ignore[arg-type]
+        found = self.repository.load_index().find(ChunkId(entry.refs[:32]))
         assert found is not None
         (name,) = [name for name in self.store.names("packs/") if name.endswith(found.pack.id)]
         del self.store.objects[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -30,8 +31,8 @@ from kryonix_backup.testing.sources import MemorySource
 from tests.restore.conftest import Tenant
 
 
-def _plan(tenant: Tenant, **request: object) -> RestorePlan:
-    return plan_restore(tenant.repository, RestoreRequest(**request), tenant.clock)  # type: ignore[arg-type]
+def _plan(tenant: Tenant, **request: Any) -> RestorePlan:
+    return plan_restore(tenant.repository, RestoreRequest(**request), tenant.clock)
 
 
 def test_everything_comes_back_in_the_order_of_the_phases(tenant: Tenant) -> None:

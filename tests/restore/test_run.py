@@ -16,10 +16,11 @@ from kryonix_backup.errors import (
     WouldOverwrite,
 )
 from kryonix_backup.events import Progress, quiet
-from kryonix_backup.model import Phase, Problem
+from kryonix_backup.model import ChunkId, Phase, Problem, SourceName
 from kryonix_backup.restore.plan import RestorePlan
 from kryonix_backup.restore.report import PhaseResult, RestoreReport
 from kryonix_backup.restore.run import finish_restore, roll_back, run_phase
+from kryonix_backup.sources.source import Content, LoadReport
 from kryonix_backup.testing.clock import TickingClock
 from kryonix_backup.testing.repositories import reopened
 from kryonix_backup.testing.sources import MemoryTarget
@@ -116,7 +117,7 @@ def test_a_second_runner_of_the_same_phase_is_told(tenant: Tenant) -> None:
     class Slow(MemoryTarget):
         """While it loads, another process does the same phase."""
 
-        def load(self, content):  # type: ignore[no-untyped-def]
+        def load(self, content: Content) -> LoadReport:
             tenant.targets["memory://db"] = MemoryTarget()
             _phase(tenant, plan, Phase.DATABASE_RESTORE)
             return super().load(content)
@@ -145,9 +146,9 @@ def test_a_missing_chunk_stops_the_restore_before_anything_is_loaded(tenant: Ten
     plan = tenant.plan()
     repository = reopened(tenant.store)
     reader = repository.reader()
-    (part,) = repository.snapshot("latest").sources["files"].parts  # type: ignore[index]
+    (part,) = repository.snapshot("latest").sources[SourceName("files")].parts
     entry = next(repository.tree(part.root, reader).entries(b"d/b.txt"))
-    found = repository.load_index().find(entry.refs[:32])  # type: ignore[arg-type]
+    found = repository.load_index().find(ChunkId(entry.refs[:32]))
     assert found is not None
     del tenant.store.objects[f"packs/{found.pack.id[:2]}/{found.pack.id}"]
     tenant.repository = reopened(tenant.store)

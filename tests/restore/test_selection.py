@@ -12,7 +12,7 @@ from kryonix_backup.errors import Damaged
 from kryonix_backup.model import KIB, Entry, EntryKind
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.restore.selection import Selection
-from kryonix_backup.testing.repositories import back_up, new_repository
+from kryonix_backup.testing.repositories import FILES, back_up, new_repository
 from kryonix_backup.testing.sources import MemorySource, Thing
 
 DIRECTORY = Thing(kind=EntryKind.DIRECTORY)
@@ -40,7 +40,7 @@ def _selection(tree: dict[bytes, Thing], *include: str) -> Selection:
 
 def _of(repository: Repository, tree: dict[bytes, Thing], *include: str) -> Selection:
     snapshot = back_up(repository, MemorySource(tree)).snapshot
-    return Selection(repository, snapshot.sources["files"], include)  # type: ignore[index]
+    return Selection(repository, snapshot.sources[FILES], include)
 
 
 def _paths(tree: dict[bytes, Thing], *include: str) -> list[bytes]:

@@ -19,8 +19,10 @@ from kryonix_backup.errors import (
     ValidationFailed,
     WouldOverwrite,
 )
-from kryonix_backup.events import Progress
+from kryonix_backup.events import Listener, Progress, quiet
 from kryonix_backup.model import BackupKind, Phase
+from kryonix_backup.restore.plan import RestorePlan
+from kryonix_backup.restore.report import PhaseResult
 from kryonix_backup.sdk.client import Client, Level, RestoreRequest, Session, SourceResult
 from kryonix_backup.sdk.wiring import outbox
 from kryonix_backup.settings import RootKey, Secret
@@ -206,7 +208,7 @@ def test_an_interrupted_restore_goes_on(client: Client, machine: Machine) -> Non
 class _InterruptedClient(Client):
     """A client whose operator presses Ctrl-C when files are to be restored."""
 
-    def run_phase(self, plan, phase, listener=None):  # type: ignore[no-untyped-def]
+    def run_phase(self, plan: RestorePlan, phase: Phase, listener: Listener = quiet) -> PhaseResult:
         if phase is Phase.FILE_STORAGE_RESTORE:
             raise KeyboardInterrupt
         return super().run_phase(plan, phase)

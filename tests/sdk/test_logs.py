@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -12,15 +12,14 @@ from kryonix_backup.model import ChainId, LogHeader
 from kryonix_backup.sdk import logs
 from kryonix_backup.sdk.client import Client, LogReport
 from kryonix_backup.settings import SourceSettings
-from kryonix_backup.sources.source import LogStream, Source
+from kryonix_backup.sources.source import LogPiece, LogStream, Source
 from kryonix_backup.testing.sources import MemorySource
 from tests.sdk.conftest import Machine
 
 
 class _Idle:
-    def pieces(self, until: object, every: float) -> Iterator[None]:
+    def pieces(self, until: Callable[[], bool], every: float) -> Iterator[LogPiece]:
         """Nothing happens."""
-        assert callable(until)
         assert until()
         assert every
         return iter(())
@@ -41,7 +40,7 @@ class _Logged(MemorySource):
     def follow(self, opening: LogHeader, last: LogHeader) -> Iterator[LogStream]:
         """Nothing follows."""
         assert opening == last
-        yield _Idle()  # type: ignore[misc]
+        yield _Idle()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -130,7 +130,7 @@ def test_an_error_is_not_hidden_by_its_record(closed: Place) -> None:
 
 
 def test_nothing_is_shown_before_its_record(place: Place) -> None:
-    def read(pieces: Iterator[int]) -> Iterator[int]:
+    def read(pieces: Iterator[int]) -> Generator[int]:
         with place.trail.reading("cat") as tell:
             yield from told_first(pieces, tell, "id")
 
@@ -138,7 +138,7 @@ def test_nothing_is_shown_before_its_record(place: Place) -> None:
     assert place.told() == []
     assert next(reader) == 1
     assert place.told() == [("cat", "id", "ok")]
-    reader.close()  # type: ignore[attr-defined]
+    reader.close()
     assert list(read(iter([]))) == []
     assert place.told() == [("cat", "id", "ok")] * 2
 

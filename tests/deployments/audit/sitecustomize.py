@@ -6,9 +6,10 @@ Loopback is left out; what remains in ``$KRYONIX_TEST_OUTBOUND`` reached out of 
 
 import os
 import sys
+from typing import Any
 
 
-def _note(event: str, arguments: tuple) -> None:  # type: ignore[type-arg]
+def _note(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "socket.getaddrinfo":
         host = arguments[0]
     elif event == "socket.connect" and isinstance(arguments[1], tuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kryonix_backup.model import SourceName, TenantId, Tier
 from kryonix_backup.sdk.client import Client, RestoreReport, RestoreRequest
@@ -28,7 +29,7 @@ def tenant_of(url: str, work: Path, tenant: str = "acme") -> Client:
     return Client.onboard(settings, ROOT)
 
 
-def restored(client: Client, to: str | None = None, **request: object) -> RestoreReport:
+def restored(client: Client, to: str | None = None, **request: Any) -> RestoreReport:
     """The newest snapshot, restored to another address or in place."""
     targets: Mapping[str, str] = {} if to is None else {"db": to}
-    return client.restore(RestoreRequest(to=targets, **request))  # type: ignore[arg-type]
+    return client.restore(RestoreRequest(to=targets, **request))

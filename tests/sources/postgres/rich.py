@@ -148,8 +148,9 @@ def large_objects(server: PostgresServer, database: str) -> dict[str, tuple[int,
         ).fetchall():
             content = connection.execute("select lo_get(%s)", (oid,)).fetchone()
             assert content is not None
-            text = hashlib.sha256(bytes(content[0])).hexdigest()  # type: ignore[call-overload]
-            found[f"large object {oid}"] = (len(content[0]), f"{text} {owner} {acl}")  # type: ignore[arg-type]
+            assert isinstance(content[0], bytes)
+            text = hashlib.sha256(content[0]).hexdigest()
+            found[f"large object {oid}"] = (len(content[0]), f"{text} {owner} {acl}")
     return found
 
 
