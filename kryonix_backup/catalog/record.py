@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from kryonix_backup.repository.snapshot import Snapshot, SourceResult
 
@@ -21,6 +21,8 @@ ROLLED_BACK = "rolled back"
 
 FORMAT = 1
 
+_Record = TypeVar("_Record", bound="RunRecord | SnapshotRecord")
+_TIMES = ("started", "finished")
 _SUMS = ("bytes_read", "bytes_new", "bytes_stored", "chunks", "chunks_new")
 _COUNTS = ("bytes_total", *_SUMS, "entries", "entries_unchanged")
 
@@ -52,20 +54,12 @@ class RunRecord:
 
     def to_plain(self) -> dict[str, Any]:
         """The record as JSON can say it."""
-        times = {"started": self.started.isoformat(), "finished": self.finished.isoformat()}
-        return {**asdict(self), **times}
+        return _plain(self)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
         """A record out of `to_plain`'s form; raises ValueError."""
-        names = {each.name for each in fields(cls)}
-        try:
-            values = {name: value for name, value in plain.items() if name in names}
-            for name in ("started", "finished"):
-                values[name] = datetime.fromisoformat(values[name])
-            return cls(**values)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"a run's record has the wrong form: {error}") from error
+        return _record(cls, plain, "a run's")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +89,12 @@ class SnapshotRecord:
 
     def to_plain(self) -> dict[str, Any]:
         """The record as JSON can say it."""
-        times = {"started": self.started.isoformat(), "finished": self.finished.isoformat()}
-        return {**asdict(self), **times}
+        return _plain(self)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
         """A record out of `to_plain`'s form; raises ValueError."""
-        names = {each.name for each in fields(cls)}
-        try:
-            values = {name: value for name, value in plain.items() if name in names}
-            for name in ("started", "finished"):
-                values[name] = datetime.fromisoformat(values[name])
-            return cls(**values)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"a snapshot's record has the wrong form: {error}") from error
+        return _record(cls, plain, "a snapshot's")
 
 
 def record_of_backup(snapshot: Snapshot) -> RunRecord:
@@ -128,6 +114,21 @@ def record_of_backup(snapshot: Snapshot) -> RunRecord:
         duration_s=round(duration, 3),
         **{name: sum(getattr(source, name) for source in sources) for name in _SUMS},
     )
+
+
+def _plain(record: RunRecord | SnapshotRecord) -> dict[str, Any]:
+    return {**asdict(record), **{name: getattr(record, name).isoformat() for name in _TIMES}}
+
+
+def _record(kind: type[_Record], plain: Mapping[str, Any], whose: str) -> _Record:
+    names = {each.name for each in fields(kind)}
+    try:
+        values = {name: value for name, value in plain.items() if name in names}
+        for name in _TIMES:
+            values[name] = datetime.fromisoformat(values[name])
+        return kind(**values)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{whose} record has the wrong form: {error}") from error
 
 
 def _figures(source: SourceResult) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from kryonix_backup.errors import ConfigError, KryonixError
 from kryonix_backup.sources.postgres.dumping.contents import unseen_by
 from kryonix_backup.sources.postgres.preparation.needs import (
     Found,
+    gathered,
     identities,
     log_needs,
     named,
@@ -37,20 +38,22 @@ def check(address: Address) -> list[Finding]:
     A server that cannot be reached, or refuses, is one failed finding. What only a log needs begins
     with ``log`` and fails only where one is to be kept: a source may do without.
     """
-    found: list[Finding] = []
-    try:
-        with connected(address) as connection:
-            for finding in _findings(connection, address):
-                found.append(finding._replace(mend="") if finding.passed else finding)
-    except KryonixError as error:
-        found.append(Finding(f"the database {address.shown}", False, error.message, error.hint))
-    return found
+    return gathered(_name(address), _looked_at(address))
+
+
+def _name(address: Address) -> str:
+    return f"the database {address.shown}"
+
+
+def _looked_at(address: Address) -> Iterator[Finding]:
+    with connected(address) as connection:
+        yield from _findings(connection, address)
 
 
 def _findings(connection: Connection, address: Address) -> Iterator[Finding]:
     version = connection.info.server_version // 10_000
     yield Finding(
-        f"the database {address.shown}",
+        _name(address),
         OLDEST <= version <= NEWEST,
         f"it answers; its server is PostgreSQL {version}",
         f"This version of kryonix-backup knows PostgreSQL {OLDEST} to {NEWEST}.",

@@ -8,11 +8,16 @@ goes to a `TableNet`; what is known of the keys that it touches is handed over t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from struct import Struct
 
-from kryonix_backup.sources.postgres.decoding import pgoutput
+from kryonix_backup.errors import Damaged
+from kryonix_backup.sources.postgres.decoding import encoding, pgoutput
 from kryonix_backup.sources.postgres.decoding.net import TableNet
 from kryonix_backup.sources.postgres.decoding.pgoutput import UNCHANGED, Relation, Row, Value
+
+ROW_AT = 6
+"""Where the row is in a plain message: after its kind, the table, and what it is."""
 
 _LENGTH = Struct(">I").unpack_from
 _COUNT = Struct(">H").pack
@@ -168,3 +173,20 @@ class Latest:
         for at, value in zip(self.relation.keys, pgoutput.row(self.key_row(key)), strict=True):
             row[at] = value
         return tuple(row)
+
+
+def new_latest(oid: int, relations: Mapping[int, Relation]) -> Latest:
+    """Of a table that was described in the log before; raises Damaged."""
+    if oid not in relations:
+        raise Damaged(f"the transaction log changes table {oid} before it says what it is")
+    return Latest(relations[oid])
+
+
+def takers(oid: int, table: Latest) -> dict[bytes, Callable[[bytes], None]]:
+    """What takes the row of each plain message, by the `ROW_AT` bytes before the row."""
+    return {
+        encoding.came(oid): table.insert,
+        encoding.changed(oid): table.update,
+        encoding.gone(oid, whole=False): table.delete,
+        encoding.gone(oid, whole=True): table.delete,
+    }

@@ -12,7 +12,7 @@ from itertools import repeat
 
 from kryonix_backup.errors import Damaged, LogBroken
 from kryonix_backup.sources.postgres.decoding import encoding, pgoutput
-from kryonix_backup.sources.postgres.decoding.latest import Latest
+from kryonix_backup.sources.postgres.decoding.latest import ROW_AT, Latest, new_latest, takers
 from kryonix_backup.sources.postgres.decoding.message import PREFIX, Beat, parse
 from kryonix_backup.sources.postgres.decoding.pgoutput import UNCHANGED, Change, Relation, Row
 from kryonix_backup.sources.postgres.server.address import SCHEMA
@@ -25,7 +25,6 @@ MOST_BYTES = 256 << 20
 
 _PIECE_BYTES = 1 << 20
 _LOOK_EVERY = 1024
-_ROW_AT = 6  # where the row is in a plain message: after its kind, the table, and what it is
 _NOTHING: tuple[bytes, ...] = ()
 
 
@@ -92,14 +91,14 @@ class Fold:
         """Most messages are rows of a plain kind, which need only these few steps."""
         plain = self._plain
         for message in messages:
-            take = plain.get(message[:_ROW_AT])
+            take = plain.get(message[:ROW_AT])
             if take is None:
                 other = self._take.get(message[0])
                 if other is None:
                     raise Damaged(f"the log holds a message of the unknown kind {message[0]}")
                 yield from other(message)
             elif self._wanted:
-                take(message[_ROW_AT:])
+                take(message[ROW_AT:])
                 if self._is_full(message):
                     yield from self._flush()
 
@@ -108,13 +107,8 @@ class Fold:
     def _table(self, oid: int) -> Latest:
         table = self._tables.get(oid)
         if table is None:
-            if oid not in self._relations:
-                raise Damaged(f"the transaction log changes table {oid} before it says what it is")
-            table = self._tables[oid] = Latest(self._relations[oid])
-            self._plain[encoding.came(oid)] = table.insert
-            self._plain[encoding.changed(oid)] = table.update
-            for whole in (False, True):
-                self._plain[encoding.gone(oid, whole=whole)] = table.delete
+            table = self._tables[oid] = new_latest(oid, self._relations)
+            self._plain |= takers(oid, table)
         return table
 
     def _on_insert(self, message: bytes) -> Iterable[bytes]:
@@ -123,7 +117,7 @@ class Fold:
         oid = pgoutput.insert(message).oid
         if oid in self._ours:
             return self._as_it_is(oid, message) if self._ours[oid] else _NOTHING
-        self._table(oid).insert(message[_ROW_AT:])
+        self._table(oid).insert(message[ROW_AT:])
         return _NOTHING
 
     def _on_update(self, message: bytes) -> Iterable[bytes]:

@@ -9,7 +9,7 @@ from psycopg import sql
 from kryonix_backup.errors import KryonixError
 from kryonix_backup.sources.postgres.physical.address import SLOT, ClusterAddress
 from kryonix_backup.sources.postgres.physical.slot import databases, look_at, shared, slot_of
-from kryonix_backup.sources.postgres.preparation.needs import room, wal_kept
+from kryonix_backup.sources.postgres.preparation.needs import gathered, room, wal_kept
 from kryonix_backup.sources.postgres.server.session import APPLICATION, Connection, connected
 from kryonix_backup.sources.source import Finding
 
@@ -25,21 +25,23 @@ def check(address: ClusterAddress) -> list[Finding]:
     A server that cannot be reached, or refuses, is one failed finding. What only a log needs begins
     with ``log`` and fails only where one is to be kept: a source may do without.
     """
-    found: list[Finding] = []
-    try:
-        with connected(address.server) as connection:
-            for finding in _findings(connection, address):
-                found.append(finding._replace(mend="") if finding.passed else finding)
-    except KryonixError as error:
-        found.append(Finding(f"the cluster {address.shown}", False, error.message, error.hint))
-    return found
+    return gathered(_name(address), _looked_at(address))
+
+
+def _name(address: ClusterAddress) -> str:
+    return f"the cluster {address.shown}"
+
+
+def _looked_at(address: ClusterAddress) -> Iterator[Finding]:
+    with connected(address.server) as connection:
+        yield from _findings(connection, address)
 
 
 def _findings(connection: Connection, address: ClusterAddress) -> Iterator[Finding]:
     version = connection.info.server_version // 10_000
     look_at(connection, address)
     yield Finding(
-        f"the cluster {address.shown}", OLDEST <= version <= NEWEST,
+        _name(address), OLDEST <= version <= NEWEST,
         f"it answers; its server is PostgreSQL {version}",
         f"Physical backups are made of PostgreSQL {OLDEST} to {NEWEST}.",
     )  # fmt: skip

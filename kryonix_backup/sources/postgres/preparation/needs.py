@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from psycopg import sql
 
-from kryonix_backup.errors import SourceUnprepared
+from kryonix_backup.errors import KryonixError, SourceUnprepared
 from kryonix_backup.sources.postgres.preparation.preparing_sql import (
     COMMENT,
     TRIGGERS,
@@ -19,6 +19,21 @@ from kryonix_backup.sources.postgres.server.timescale import timescale_log
 from kryonix_backup.sources.source import Finding
 
 _NAMED = 5  # of many tables
+
+
+def gathered(server: str, looked_at: Iterable[Finding]) -> list[Finding]:
+    """
+    All that was looked at, with what mends each that failed.
+
+    A server that cannot be reached, or refuses, is one failed finding.
+    """
+    found: list[Finding] = []
+    try:
+        for finding in looked_at:
+            found.append(finding._replace(mend="") if finding.passed else finding)
+    except KryonixError as error:
+        found.append(Finding(server, False, error.message, error.hint))
+    return found
 
 
 def log_needs(connection: Connection, database: str) -> Iterator[Finding]:

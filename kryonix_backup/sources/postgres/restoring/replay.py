@@ -10,7 +10,7 @@ from typing import NamedTuple
 from kryonix_backup.errors import Damaged, RestoreError
 from kryonix_backup.model import MIB
 from kryonix_backup.sources.postgres.decoding import pgoutput
-from kryonix_backup.sources.postgres.decoding.latest import Latest
+from kryonix_backup.sources.postgres.decoding.latest import ROW_AT, Latest, new_latest, takers
 from kryonix_backup.sources.postgres.decoding.message import (
     PREFIX,
     Beat,
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 _MOST_KEYS = 300_000  # folded in memory, about 100 MB, while as many more are applied
 _MOST_BYTES = 128 * MIB  # of messages, which may be held whole
 _LOOK_EVERY = 4096
-_ROW_AT = 6  # where the row is in a plain message: after its kind, the table, and what it is
 _IS_THERE = """
 select from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = %s and c.relname = %s
@@ -164,11 +163,11 @@ class _Replay:
         find = self._plain.get
         taken = size = 0
         for message in messages:
-            take = find(message[:_ROW_AT])
+            take = find(message[:ROW_AT])
             if take is None:
                 self._take(message)
             elif self._wanted:
-                take(message[_ROW_AT:])
+                take(message[ROW_AT:])
                 size += len(message)
                 taken += 1
                 if taken == _LOOK_EVERY:
@@ -194,17 +193,9 @@ class _Replay:
     def _table(self, oid: int) -> Latest:
         table = self._tables.get(oid)
         if table is None:
-            if oid not in self._relations:
-                raise Damaged(f"the transaction log changes table {oid} before it says what it is")
-            table = self._tables[oid] = Latest(self._relations[oid])
-            self._know(oid, table)
+            table = self._tables[oid] = new_latest(oid, self._relations)
+            self._plain |= takers(oid, table)
         return table
-
-    def _know(self, oid: int, table: Latest) -> None:
-        number = oid.to_bytes(4)
-        self._plain[b"I" + number + b"N"] = table.insert
-        self._plain[b"U" + number + b"N"] = table.update
-        self._plain[b"D" + number + b"K"] = self._plain[b"D" + number + b"O"] = table.delete
 
     def _insert(self, message: bytes) -> None:
         change = pgoutput.insert(message)
@@ -213,7 +204,7 @@ class _Replay:
             if self._ours[change.oid]:
                 self._repeat(told(change.new))
             return
-        self._table(change.oid).insert(message[_ROW_AT:])
+        self._table(change.oid).insert(message[ROW_AT:])
 
     def _update(self, message: bytes) -> None:
         change = pgoutput.update(message)
@@ -248,7 +239,7 @@ class _Replay:
         self._tables = {oid: changed.pop(oid) for oid in kept}
         self._plain.clear()
         for oid, each in self._tables.items():
-            self._know(oid, each)
+            self._plain |= takers(oid, each)
         self._bytes = 0
         if changed:
             self._applier.add([bulk_of(each) for each in changed.values()])
