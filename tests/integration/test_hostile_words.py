@@ -125,6 +125,8 @@ SOURCES = [
     "files://me:topsecret@host/etc", "files:///e\ntc", "files:///etc\t",
 ]  # fmt: skip
 
+ADD = ("tenant", "add", "acme")
+
 
 def test_no_hostile_address_of_a_region_is_registered(
     kryonix_home: Path, passphrase: str, capsys: pytest.CaptureFixture[str],
@@ -134,28 +136,12 @@ def test_no_hostile_address_of_a_region_is_registered(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3-secret-never-told")
     monkeypatch.chdir(tmp_path)
     for url in REGIONS:
-        words = [
-            "tenant",
-            "add",
-            "acme",
-            "--region",
-            f"primary={url}",
-            "--source",
-            "a=files:///srv",
-        ]
+        words = [*ADD, "--region", f"primary={url}", "--source", "a=files:///srv"]
         code, said = _called(words, capsys, passphrase)
         assert code in {InvalidUrl.exit_code, *range(40, 46)}, (url, said)
         assert "s3-secret" not in said
     for url in WITH_SECRETS:
-        words = [
-            "tenant",
-            "add",
-            "acme",
-            "--region",
-            f"primary={url}",
-            "--source",
-            "a=files:///srv",
-        ]
+        words = [*ADD, "--region", f"primary={url}", "--source", "a=files:///srv"]
         code, said = _called(words, capsys, "topsecret")
         assert code == InvalidUrl.exit_code, (url, said)
         assert "AWS_SECRET_ACCESS_KEY" in said, "where else the secret belongs"

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import binary, integers
 
-from kryonix_backup.crypto.naming import ChunkNamer
 from kryonix_backup.errors import Damaged
 from kryonix_backup.model import ChunkId, Entry, EntryKind
 from kryonix_backup.repository.content import (
@@ -19,23 +18,7 @@ from kryonix_backup.repository.content import (
     named_chunks,
     refs_of,
 )
-from kryonix_backup.settings import Secret
-
-
-class Shelf:
-    """Keeps chunks under their names."""
-
-    def __init__(self) -> None:
-        self.chunks: dict[ChunkId, bytes] = {}
-        self._name = ChunkNamer(Secret(bytes(32)))
-
-    def keep(self, raw: bytes) -> ChunkId:
-        chunk = self._name(raw)
-        self.chunks[chunk] = raw
-        return chunk
-
-    def read(self, chunk: ChunkId) -> bytes:
-        return self.chunks[chunk]
+from tests.repository.kept import Shelf
 
 
 def _refs(count: int, seed: int = 1) -> list[Ref]:

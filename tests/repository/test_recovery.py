@@ -10,25 +10,20 @@ from kryonix_backup.repository.layout import pack_name
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.testing.faults import FaultyStore
 from kryonix_backup.testing.repositories import RecordingStore, new_repository, reopened
-
-
-def _keep(repository: Repository, *chunks: bytes) -> int:
-    with repository.writer() as writer:
-        writer.lane("store").keep(chunks)
-    return writer.counts.chunks_new
+from tests.repository.kept import keep
 
 
 def test_packs_that_a_crash_left_without_an_index_are_taken_up() -> None:
     store = RecordingStore()
     repository = new_repository(store)
-    _keep(repository, b"one", b"two")
+    keep(repository, b"one", b"two")
     for name in store.names("index/"):
         del store.objects[name]
     packs = store.names("packs/")
 
     fresh = reopened(store)
 
-    assert _keep(fresh, b"one", b"two", b"three") == 1
+    assert keep(fresh, b"one", b"two", b"three") == 1
     assert len(store.names("packs/")) == len(packs) + 1
     assert reopened(store).reader().read(fresh.namer(b"one")) == b"one"
 
@@ -36,14 +31,14 @@ def test_packs_that_a_crash_left_without_an_index_are_taken_up() -> None:
 def test_a_pack_that_does_not_open_is_left_aside_and_its_chunks_are_stored_again() -> None:
     store = RecordingStore()
     repository = new_repository(store)
-    _keep(repository, b"one", b"two")
+    keep(repository, b"one", b"two")
     (index,), (pack,) = store.names("index/"), store.names("packs/")
     del store.objects[index]
     store.objects[pack] = store.objects[pack][:-30]
 
     fresh = reopened(store)
 
-    assert _keep(fresh, b"one", b"two") == 2
+    assert keep(fresh, b"one", b"two") == 2
     assert fresh.reader().read(fresh.namer(b"one")) == b"one"
     assert pack in store.objects
 
@@ -54,45 +49,45 @@ def test_a_file_among_the_packs_that_is_not_one_is_left_alone() -> None:
     store.objects["packs/readme"] = b"hello"
     store.objects["packs/ab/cd"] = b"hello"
 
-    assert _keep(repository, b"one") == 1
-    assert _keep(reopened(store), b"one") == 0
+    assert keep(repository, b"one") == 1
+    assert keep(reopened(store), b"one") == 0
 
 
 def test_another_repositorys_pack_is_not_taken_up() -> None:
     store, other = RecordingStore(), RecordingStore()
     repository = new_repository(store)
-    _keep(new_repository(other), b"one")
+    keep(new_repository(other), b"one")
     (theirs,) = other.names("packs/")
     store.objects[theirs] = other.objects[theirs]
 
-    assert _keep(repository, b"one") == 1
+    assert keep(repository, b"one") == 1
 
 
 @pytest.mark.parametrize("hurt", ["removed", "cut", "longer"])
 def test_a_lost_pack_is_healed_by_the_next_run(hurt: str) -> None:
     store = RecordingStore()
-    _keep(new_repository(store), b"one", b"two")
+    keep(new_repository(store), b"one", b"two")
     (pack,) = store.names("packs/")
     body = store.objects.pop(pack)
     if hurt != "removed":
         store.objects[pack] = body[:-1] if hurt == "cut" else body + b"\0"
 
-    assert _keep(reopened(store), b"one", b"two") == 2
+    assert keep(reopened(store), b"one", b"two") == 2
 
     healed = reopened(store)
     assert healed.reader().read(healed.namer(b"two")) == b"two"
-    assert _keep(healed, b"one", b"two") == 0
+    assert keep(healed, b"one", b"two") == 0
 
 
 def test_what_was_healed_stays_healed_however_many_runs_follow() -> None:
     store = RecordingStore()
-    _keep(new_repository(store), b"one", b"two")
+    keep(new_repository(store), b"one", b"two")
     (pack,) = store.names("packs/")
     del store.objects[pack]
-    _keep(reopened(store), b"one", b"two")
+    keep(reopened(store), b"one", b"two")
 
     for number in range(12):
-        assert _keep(reopened(store), b"one", b"two", b"filler %d" % number) == 1
+        assert keep(reopened(store), b"one", b"two", b"filler %d" % number) == 1
 
     healed = reopened(store)
     assert healed.reader().read(healed.namer(b"one")) == b"one"
@@ -106,18 +101,18 @@ def _mark(repository: Repository, packs: list[str]) -> None:
 def test_chunks_of_a_marked_pack_are_stored_again() -> None:
     store = RecordingStore()
     repository = new_repository(store)
-    _keep(repository, b"one", b"two")
-    _keep(repository, b"three")
+    keep(repository, b"one", b"two")
+    keep(repository, b"three")
     marked = repository.load_index().find(repository.namer(b"one"))
     assert marked is not None
     _mark(repository, [marked.pack.id])
 
-    assert _keep(reopened(store), b"one", b"two", b"three") == 2
+    assert keep(reopened(store), b"one", b"two", b"three") == 2
 
     del store.objects[pack_name(marked.pack.id)]  # the sweep
     swept = reopened(store)
     assert swept.reader().read(swept.namer(b"one")) == b"one"
-    assert _keep(swept, b"one", b"two", b"three") == 0
+    assert keep(swept, b"one", b"two", b"three") == 0
 
 
 def test_a_mark_that_cannot_be_read_stops_every_writer() -> None:
@@ -129,16 +124,16 @@ def test_a_mark_that_cannot_be_read_stops_every_writer() -> None:
     store.objects[name] = store.objects[name][:-1]
 
     with pytest.raises(Damaged, match=name):
-        _keep(repository, b"one")
+        keep(repository, b"one")
 
 
 def test_what_others_wrote_meanwhile_is_seen() -> None:
     store = RecordingStore()
     mine, theirs = new_repository(store), reopened(store)
-    assert _keep(mine, b"one") == 1
+    assert keep(mine, b"one") == 1
 
-    assert _keep(theirs, b"one") == 0
-    assert _keep(theirs, b"two") == 1
+    assert keep(theirs, b"one") == 0
+    assert keep(theirs, b"two") == 1
     assert mine.reader().read(mine.namer(b"two")) == b"two"
 
 
@@ -146,7 +141,7 @@ def test_present_packs_are_those_in_full_length() -> None:
     store = RecordingStore()
     repository = new_repository(store)
     for number in range(3):
-        _keep(repository, b"%d" % number)
+        keep(repository, b"%d" % number)
     packs = set(repository.load_index().packs())
     one, two, _ = store.names("packs/")
     del store.objects[one]
@@ -161,7 +156,7 @@ def test_a_damaged_index_object_stops_nobody_and_is_written_anew(hurt: int) -> N
     store = RecordingStore()
     repository = new_repository(store)
     for number in range(3):
-        _keep(repository, b"%d" % number)
+        keep(repository, b"%d" % number)
     name = store.names("index/")[hurt]
     store.objects[name] = store.objects[name][:-1]
 
@@ -173,7 +168,7 @@ def test_a_damaged_index_object_stops_nobody_and_is_written_anew(hurt: int) -> N
 
     counting = FaultyStore(store)
     again = reopened(counting)
-    assert _keep(again, b"0", b"1", b"2", b"new") == 1
+    assert keep(again, b"0", b"1", b"2", b"new") == 1
     del store.objects[name]
     healed = reopened(store)
     assert healed.load_index().damaged == {}
@@ -182,19 +177,19 @@ def test_a_damaged_index_object_stops_nobody_and_is_written_anew(hurt: int) -> N
 
 def test_without_any_index_object_the_next_run_writes_it_anew() -> None:
     store = RecordingStore()
-    _keep(new_repository(store), b"one", b"two")
+    keep(new_repository(store), b"one", b"two")
     for name in store.names("index/"):
         del store.objects[name]
 
-    assert _keep(reopened(store), b"one", b"two") == 0
+    assert keep(reopened(store), b"one", b"two") == 0
     assert reopened(store).load_index().find(reopened(store).namer(b"one")) is not None
 
 
 def test_a_store_that_does_not_answer_is_not_taken_for_a_damaged_pack() -> None:
     store = RecordingStore()
-    _keep(new_repository(store), b"one")
+    keep(new_repository(store), b"one")
     for name in store.names("index/"):
         del store.objects[name]
 
     with pytest.raises(StoreUnavailable):
-        _keep(reopened(FaultyStore(store, get_range=[StoreUnavailable("gone")])), b"one")
+        keep(reopened(FaultyStore(store, get_range=[StoreUnavailable("gone")])), b"one")

@@ -34,6 +34,7 @@ from kryonix_backup.testing.repositories import (
     new_repository,
     reopened,
 )
+from tests.repository.kept import keep
 
 RESTORE = RestoreId("20261123t120000z-0123456789abcdef")
 
@@ -57,12 +58,6 @@ def _with_snapshots() -> tuple[RecordingStore, Repository]:
     for each in reversed(IDS):
         repository.publish(_snapshot(each))
     return store, repository
-
-
-def _keep(repository: Repository, *chunks: bytes) -> int:
-    with repository.writer() as writer:
-        writer.lane("store").keep(chunks)
-    return writer.counts.chunks_new
 
 
 # ---------------------------------------------------------------------- create and open
@@ -130,7 +125,7 @@ def test_a_creation_that_was_cut_short_can_be_done_again(puts: int) -> None:
         reopened(inner)
 
     new_repository(inner)
-    assert _keep(reopened(inner), b"chunk") == 1
+    assert keep(reopened(inner), b"chunk") == 1
 
 
 def test_where_none_is_nothing_opens() -> None:

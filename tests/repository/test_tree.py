@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import binary, booleans, builds, integers, lists, sampled_from, tuples
 
-from kryonix_backup.crypto.naming import ChunkNamer
 from kryonix_backup.errors import Damaged, SourceError
 from kryonix_backup.model import ChunkId, Entry, EntryKind, sort_key
 from kryonix_backup.repository.tree import Root, TreeReader, TreeWriter
-from kryonix_backup.settings import Secret
+from tests.repository.kept import Shelf
 
 SEED = 1991971742
 MOST_SIZE = (1 << 64) - 1
@@ -36,24 +35,6 @@ entries_of = builds(
 sorted_entries = lists(entries_of, unique_by=lambda entry: entry.path, max_size=60).map(
     lambda all_: sorted(all_, key=lambda entry: sort_key(entry.path))
 )
-
-
-class Shelf:
-    """Keeps chunks under their names, and counts what is read."""
-
-    def __init__(self) -> None:
-        self.chunks: dict[ChunkId, bytes] = {}
-        self.reads: list[ChunkId] = []
-        self._name = ChunkNamer(Secret(bytes(32)))
-
-    def keep(self, raw: bytes) -> ChunkId:
-        chunk = self._name(raw)
-        self.chunks[chunk] = raw
-        return chunk
-
-    def read(self, chunk: ChunkId) -> bytes:
-        self.reads.append(chunk)
-        return self.chunks[chunk]
 
 
 def _write(shelf: Shelf, entries: Iterable[Entry], seed: int = SEED) -> Root:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import secrets
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,15 +23,6 @@ from kryonix_backup.storage.accounts import (
 )
 
 AS_ROOT = os.geteuid() == 0
-
-
-@pytest.fixture
-def tenant() -> Iterator[TenantId]:
-    """A tenant whose account is gone after the test."""
-    name = TenantId(f"kryonix-test-{secrets.token_hex(3)}")
-    yield name
-    if AS_ROOT:
-        drop_account(name)
 
 
 def test_a_name_fits_or_is_refused() -> None:

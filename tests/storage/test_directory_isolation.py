@@ -7,7 +7,6 @@ Run as root, an account of the tenant's own is tried too; as another user it is 
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import pytest
 from kryonix_backup.errors import ConfigError, NotIsolated, StoreDenied
 from kryonix_backup.model import RegionName, TenantId
 from kryonix_backup.settings import RegionSettings
-from kryonix_backup.storage.accounts import drop_account, find_account
+from kryonix_backup.storage.accounts import find_account
 from kryonix_backup.storage.directory_isolation import DirectoryIsolation
 from kryonix_backup.storage.filesystem import FilesystemStore
 from kryonix_backup.storage.location import Directory
@@ -43,14 +42,6 @@ def passable() -> Iterator[Path]:
         path = Path(name)
         path.chmod(0o755)
         yield path
-
-
-@pytest.fixture
-def tenant() -> Iterator[TenantId]:
-    name = TenantId(f"kryonix-test-{secrets.token_hex(3)}")
-    yield name
-    if AS_ROOT:
-        drop_account(name)
 
 
 def test_a_new_directory_is_its_users_alone(tmp_path: Path) -> None:

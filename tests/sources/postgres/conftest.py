@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,12 @@ def tenant(postgres: PostgresServer) -> Iterator[Tenant]:
     made = Tenant(postgres, new_database(postgres))
     yield made
     made.drop_slots()
+
+
+@pytest.fixture
+def story(postgres: PostgresServer, tmp_path: Path) -> Story:
+    """A database that nothing was done with."""
+    return Story(postgres, tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
+
+from psycopg import Connection
 
 from kryonix_backup.model import ChainId, LogHeader
 from kryonix_backup.sources.postgres.following.stream import PostgresLog
@@ -13,6 +15,11 @@ from kryonix_backup.sources.postgres.preparation.preparing import Prepared, prep
 from kryonix_backup.sources.postgres.server.address import Address, slot_name
 from kryonix_backup.sources.source import LogPiece
 from kryonix_backup.testing.postgres import PostgresServer
+
+_SENT = """
+select data from pg_logical_slot_get_binary_changes(%s, null, null, 'proto_version', '1',
+    'publication_names', 'p', 'messages', 'true')
+"""
 
 
 @dataclass
@@ -72,6 +79,15 @@ def segments(pieces: list[LogPiece]) -> Iterator[tuple[LogHeader, bytes]]:
             yield piece.header, body
             body = b""
     assert not body
+
+
+def sent(connection: Connection[tuple[object, ...]], slot: str) -> list[bytes]:
+    """What the server sends by a slot of its database, which is dropped."""
+    try:
+        rows = connection.execute(_SENT, (slot,)).fetchall()
+    finally:
+        connection.execute("select pg_drop_replication_slot(%s)", (slot,))
+    return [message for (message,) in cast("list[tuple[bytes]]", rows)]
 
 
 def frames(body: bytes) -> Iterator[bytes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,6 +12,7 @@ from kryonix_backup.errors import SourceError
 from kryonix_backup.model import ChainId, LogHeader
 from kryonix_backup.sources.postgres.decoding.framing import Cutter, Diverged
 from kryonix_backup.sources.postgres.decoding.times import moment
+from tests.sources.postgres.log import frames
 
 TABLE, OTHER, KIND = 500, 501, 500  # a type may have the oid of a table
 OPENING = LogHeader(
@@ -78,14 +78,6 @@ def _told(content: bytes, table: bytes = b"told") -> tuple[bytes, bytes]:
     )
 
 
-def _frames(body: bytes) -> Iterator[bytes]:
-    at = 0
-    while at < len(body):
-        (length,) = struct.unpack_from(">I", body, at)
-        yield body[at + 4 : at + 4 + length]
-        at += 4 + length
-
-
 def _fed(cutter: Cutter, *messages: bytes) -> list[bool]:
     return [cutter.add(message) for message in messages]
 
@@ -100,7 +92,7 @@ def test_a_segment_says_what_is_in_it() -> None:
     _fed(cutter, _begin(115), _row(), _beat(113), _commit(117, 1_000_000))
 
     assert not cutter.is_over
-    kinds = [frame[:1] for frame in _frames(cutter.take())]
+    kinds = [frame[:1] for frame in frames(cutter.take())]
     header = cutter.close(1)
 
     assert kinds == [b"B", b"R", b"I", b"I", b"C", b"B", b"I", b"M", b"C"]
@@ -129,13 +121,13 @@ def test_the_awaited_beat_ends_a_segment_when_its_transaction_does() -> None:
 def test_every_segment_has_the_tables_and_types_of_its_rows() -> None:
     cutter = _cutter()
     _fed(cutter, _begin(110), _type(), _relation(kind=KIND), _row(), _commit(112))
-    first = list(_frames(cutter.take()))
+    first = list(frames(cutter.take()))
     cutter.close(1)
     truncate = b"T" + struct.pack(">IBI", 1, 0, TABLE)
     _fed(cutter, _begin(114), truncate, _row(), _commit(116))
 
     assert first[1:3] == [_type(), _relation(kind=KIND)]
-    assert list(_frames(cutter.take()))[1:5] == [
+    assert list(frames(cutter.take()))[1:5] == [
         _type(), _relation(kind=KIND), truncate, _row(),
     ]  # fmt: skip
 
@@ -144,7 +136,7 @@ def test_a_table_that_changes_is_told_again_in_the_same_segment() -> None:
     cutter = _cutter()
     _fed(cutter, _begin(110), _relation(), _row(), _relation(name=b"u"), _row(), _commit(112))
 
-    kinds = [frame[:1] for frame in _frames(cutter.take())]
+    kinds = [frame[:1] for frame in frames(cutter.take())]
     assert kinds == [b"B", b"R", b"I", b"R", b"I", b"C"]
 
 
@@ -154,7 +146,7 @@ def test_what_the_last_segment_holds_is_left_out_but_its_tables_are_kept_in_mind
     assert cutter.take() == b""
     _fed(cutter, _begin(101), _row(), _commit(103))
 
-    assert [frame[:1] for frame in _frames(cutter.take())] == [b"B", b"R", b"I", b"C"]
+    assert [frame[:1] for frame in frames(cutter.take())] == [b"B", b"R", b"I", b"C"]
     header = cutter.close(1)
     assert (header.commits, header.changes, header.broken) == (1, 1, "")
 
@@ -170,7 +162,7 @@ def test_a_long_transaction_is_given_out_in_parts() -> None:
     assert not cutter.is_full
     _fed(cutter, _row(), _commit(112))
     rest = cutter.take()
-    assert [frame[:1] for frame in _frames(part + rest)] == [b"B", b"R", *[b"I"] * 4, b"C"]
+    assert [frame[:1] for frame in frames(part + rest)] == [b"B", b"R", *[b"I"] * 4, b"C"]
     assert cutter.close(1).changes == 4
 
 
@@ -211,7 +203,7 @@ def test_a_change_of_the_schema_is_believed_to_a_row_that_only_our_trigger_write
     cutter = _cutter()
     relation, row = _told(_plain(""))
     _fed(cutter, _begin(110), relation, row, _commit(112))
-    kept = [frame[:1] for frame in _frames(cutter.take())]
+    kept = [frame[:1] for frame in frames(cutter.take())]
     header = cutter.close(1)
     assert kept == [b"B", b"R", b"I", b"C"]
     assert (header.broken, header.changes) == ("", 0)
@@ -239,7 +231,7 @@ def test_messages_of_others_break_nothing() -> None:
     inside = _said(106, b"hello", prefix=b"theirs")
     _fed(cutter, outside, _begin(110), inside, _commit(112), outside)
 
-    assert [frame[:1] for frame in _frames(cutter.take())] == [b"B", b"M", b"C"]
+    assert [frame[:1] for frame in frames(cutter.take())] == [b"B", b"M", b"C"]
     assert cutter.close(1).broken == ""
 
 

@@ -17,6 +17,7 @@ from kryonix_backup.sources.postgres.decoding.net import Key, TableNet
 from kryonix_backup.sources.postgres.decoding.pgoutput import UNCHANGED, Change, Relation, Row
 from kryonix_backup.testing.postgres import PostgresServer
 from tests.services.postgres import new_database
+from tests.sources.postgres.log import sent
 
 KEYED = Relation(1, "public", "t", "d", ("a", "k", "b", "c"), (0, 1))
 """Its key is a long text and something short; the other two may be long as well."""
@@ -268,11 +269,6 @@ def test_what_came_and_went_takes_no_memory() -> None:
 
 # ---------------------------------------------------------------------- a server's own
 
-_READ = """
-select data from pg_logical_slot_get_binary_changes('{name}', null, null, 'proto_version', '1',
-    'publication_names', 'p')
-"""
-
 
 @pytest.mark.service
 @pytest.mark.parametrize("identity", ["default", "using index i", "full"])
@@ -294,8 +290,7 @@ def test_a_key_too_long_for_its_row_is_found_again(postgres: PostgresServer, ide
             "update t set n = 3",
         ):
             connection.execute(statement)
-        messages = [bytes(row[0]) for row in connection.execute(_READ.format(name=name))]  # type: ignore[call-overload]
-        connection.execute(f"select pg_drop_replication_slot('{name}')")
+        messages = sent(connection, name)
 
     (relation,) = {pgoutput.relation(each) for each in messages if each[:1] == b"R"}
     changes: list[Change] = [pgoutput.update(each) for each in messages if each[:1] == b"U"]

@@ -22,6 +22,7 @@ from kryonix_backup.sources.postgres.decoding.pgoutput import (
 )
 from kryonix_backup.testing.postgres import PostgresServer
 from tests.services.postgres import new_database
+from tests.sources.postgres.log import sent
 
 OID = 70_000
 
@@ -217,11 +218,6 @@ def test_frames_that_make_no_sense_are_damaged(body: bytes) -> None:
 
 # ---------------------------------------------------------------------- a server's own
 
-_READ = """
-select data from pg_logical_slot_get_binary_changes('{name}', null, null, 'proto_version', '1',
-    'publication_names', 'p', 'messages', 'true')
-"""
-
 
 def _sent(server: PostgresServer, *statements: str) -> list[bytes]:
     """What a server sends for one transaction after a few statements of preparation."""
@@ -237,14 +233,10 @@ def _sent(server: PostgresServer, *statements: str) -> list[bytes]:
             connection.execute(statement)
         slot = f"select pg_create_logical_replication_slot('{name}', 'pgoutput')"
         connection.execute(slot)
-        try:
-            with connection.transaction():
-                for statement in statements:
-                    connection.execute(statement)
-            rows = connection.execute(_READ.format(name=name)).fetchall()
-        finally:
-            connection.execute(f"select pg_drop_replication_slot('{name}')")
-    return [bytes(row[0]) for row in rows]  # type: ignore[call-overload]
+        with connection.transaction():
+            for statement in statements:
+                connection.execute(statement)
+        return sent(connection, name)
 
 
 @pytest.mark.service

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from kryonix_backup.testing.postgres import PostgresServer
 from tests.services.postgres import VERSIONS
 from tests.sources.postgres import rich
 from tests.sources.postgres.engine import restored
@@ -23,12 +21,6 @@ from tests.sources.postgres.story import (
 
 pytestmark = pytest.mark.service
 newest = pytest.mark.parametrize("postgres", [max(VERSIONS)], indirect=True, ids=["newest"])
-
-
-@pytest.fixture
-def story(postgres: PostgresServer, tmp_path: Path) -> Story:
-    """A database that nothing was done with."""
-    return Story(postgres, tmp_path)
 
 
 @pytest.mark.parametrize("load", [ROWS, CHANGES_OF_THE_SCHEMA], ids=["rows", "schema"])

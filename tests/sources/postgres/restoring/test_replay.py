@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -29,12 +28,6 @@ from tests.sources.postgres.story import (
 )
 
 pytestmark = pytest.mark.service
-
-
-@pytest.fixture
-def story(postgres: PostgresServer, tmp_path: Path) -> Story:
-    """A database that nothing was done with."""
-    return Story(postgres, tmp_path)
 
 
 @pytest.mark.parametrize("load", [ROWS, CHANGES_OF_THE_SCHEMA], ids=["rows", "schema"])

@@ -44,6 +44,15 @@ class Pair:
             ).fetchone()
         return None if found is None else str(found[0])[3:]
 
+    def said(self) -> tuple[object, ...] | None:
+        """What is said of the one with the name, and how many it lets in at once."""
+        with self.switch.connected() as connection:
+            return connection.execute(
+                "select shobj_description(oid, 'pg_database'), datconnlimit from pg_database"
+                " where datname = %s",
+                (self.database,),
+            ).fetchone()
+
 
 def test_names_are_changed_and_changed_back(postgres: PostgresServer) -> None:
     pair = Pair(postgres)
@@ -70,12 +79,7 @@ def test_after_the_end_only_the_new_one_is_there(postgres: PostgresServer) -> No
     assert pair.who() == "new"
     with pair.switch.connected() as connection:
         assert not pair.switch.is_there(connection, pair.switch.before)
-        said = connection.execute(
-            "select shobj_description(oid, 'pg_database'), datconnlimit from pg_database"
-            " where datname = %s",
-            (pair.database,),
-        ).fetchone()
-    assert said == ("what is said\nin two lines", 7)
+    assert pair.said() == ("what is said\nin two lines", 7)
 
 
 def test_a_switch_that_stopped_just_before_its_end_is_brought_there(
@@ -88,13 +92,7 @@ def test_a_switch_that_stopped_just_before_its_end_is_brought_there(
 
     pair.switch.commit(overwrite=True)
 
-    with pair.switch.connected() as connection:
-        said = connection.execute(
-            "select shobj_description(oid, 'pg_database'), datconnlimit from pg_database"
-            " where datname = %s",
-            (pair.database,),
-        ).fetchone()
-    assert said == ("what is said\nin two lines", 7)
+    assert pair.said() == ("what is said\nin two lines", 7)
 
 
 def test_a_database_that_subscribes_to_another_server_is_dropped_too(
