@@ -401,6 +401,7 @@ class LogBroken(SourceError):
 
     exit_code = 65
     hint = "Run 'kryonix backup ID --kind full': a new chain of the log begins with it."
+    prepared_anew = False  # since; what the source keeps now begins before any backup of it
 
 
 class RestoreError(KryonixError):

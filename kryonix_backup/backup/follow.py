@@ -91,14 +91,14 @@ def open_log(book: LogBook, source: LogSource, clock: Clock) -> tuple[LogHeader,
 
 
 def begin_chain(
-    book: LogBook, source: LogSource, clock: Clock, meta: Mapping[str, Any]
+    book: LogBook, source: LogSource, clock: Clock, meta: Mapping[str, Any], *, renew: bool = False
 ) -> LogHeader:
     """
     A new chain, after all others of this source; ``meta`` says why an earlier one ended.
 
     Raises what `LogSource.new_chain` does.
     """
-    opening = source.new_chain(renew=bool(meta))
+    opening = source.new_chain(renew=renew)
     now = clock.now()
     newest = max(book.chains(), default=None)
     if newest is not None and now <= moment_of(newest):
@@ -185,7 +185,11 @@ class _Following:
         lost = self._restorable
         gap = {"gap_from": lost.isoformat() if lost else None, "reason": error.message}
         self._gap = self._gap or gap
-        self._opening = self._last = begin_chain(self._book, self._source, self._clock, gap)
+        # One that was prepared anew keeps its log from before the full backup that came after.
+        renew = not (isinstance(error, LogBroken) and error.prepared_anew)
+        self._opening = self._last = begin_chain(
+            self._book, self._source, self._clock, gap, renew=renew
+        )
         self._restorable = None
 
     def _keep_all(self, stream: LogStream, pace: Pace) -> None:

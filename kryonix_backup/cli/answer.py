@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from kryonix_backup.cli.streams import forget_stdout, telling
 from kryonix_backup.dumps import forbid_dumps
 from kryonix_backup.model import Blob
 
@@ -49,7 +49,7 @@ def answers(command: Callable[..., Answer]) -> Callable[..., int]:
             _print(answer, as_json=as_json)
         except BrokenPipeError:
             # Who read us has gone; say nothing, as programs do that SIGPIPE ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            forget_stdout()
             return CLOSED_PIPE
         return answer.exit_code
 
@@ -65,7 +65,8 @@ def _print(answer: Answer, *, as_json: bool) -> None:
     else:
         for line in answer.lines:
             _write(line + "\n" if isinstance(line, str) else line)
-    sys.stdout.flush()
+    with telling():
+        sys.stdout.flush()
 
 
 def _json(plain: Plain) -> Iterator[str]:
@@ -73,21 +74,22 @@ def _json(plain: Plain) -> Iterator[str]:
     if not any(isinstance(value, Iterator) for value in plain.values()):
         yield json.dumps(plain)
         return
-    before = "{"
+    before, between = "{", ""
     for name, value in plain.items():
-        yield f"{before}{json.dumps(name)}: "
-        before = ", "
+        before += f"{between}{json.dumps(name)}: "
+        between = ", "
         if isinstance(value, Iterator):
-            yield from _json_list(value)
+            yield from _json_list(before, value)
+            before = ""
         else:
-            yield json.dumps(value)
-    yield "}"
+            before += json.dumps(value)
+    yield before + "}"
 
 
-def _json_list(items: Iterator[Any]) -> Iterator[str]:
+def _json_list(before: str, items: Iterator[Any]) -> Iterator[str]:
     # The first item first: an error that it raises leaves before anything is printed.
     first = [json.dumps(item) for _, item in zip(range(1), items, strict=False)]
-    yield "[" + "".join(first)
+    yield before + "[" + "".join(first)
     for item in items:
         yield ",\n" + json.dumps(item)
     yield "]"
@@ -97,10 +99,11 @@ def _write(piece: str | Blob) -> None:
     context = click.get_current_context(silent=True)
     if context is not None and isinstance(context.obj, dict):
         context.obj["answering"] = True
-    if isinstance(piece, str):
-        sys.stdout.write(piece)
-    else:
-        sys.stdout.buffer.write(piece)
+    with telling():
+        if isinstance(piece, str):
+            sys.stdout.write(piece)
+        else:
+            sys.stdout.buffer.write(piece)
 
 
 class _FieldFormatter(logging.Formatter):

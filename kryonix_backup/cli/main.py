@@ -12,12 +12,13 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import click
 
 from kryonix_backup import __version__
+from kryonix_backup.cli.streams import forget_stdout, make_streams_whole, telling
 from kryonix_backup.errors import Interrupted, KryonixError, UsageError
 
 if TYPE_CHECKING:
@@ -134,13 +135,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     told: dict[str, bool] = {}
     gc.set_threshold(_OBJECTS_TO_LOOK_AGAIN)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    make_streams_whole()
     try:
         with _ctrl_c_is_heeded():
             code = kryonix.main(words, prog_name="kryonix", standalone_mode=False, obj=told)
-        sys.stdout.flush()
+        with telling():
+            sys.stdout.flush()
     except BrokenPipeError:
         code = _leave_closed_pipe()
     except (click.Abort, KeyboardInterrupt):
@@ -226,7 +226,8 @@ def _fail(error: KryonixError, words: Sequence[str], told: Mapping[str, bool]) -
         traceback.print_exception(error, file=sys.stderr)
     about = f"tenant {error.tenant}: " if error.tenant else ""
     message = " ".join(error.message.splitlines())
-    click.echo(f"error: {about}{message}\n  next: {error.next_step}", err=True)
+    with suppress(OSError):  # a full stderr takes no more, and the exit code says it still
+        click.echo(f"error: {about}{message}\n  next: {error.next_step}", err=True)
     return error.exit_code
 
 
@@ -242,14 +243,13 @@ def _print_json_error(error: KryonixError) -> None:
     }
     try:
         click.echo(json.dumps({"error": plain}))
-    except BrokenPipeError:
-        _leave_closed_pipe()
+    except OSError:  # nobody reads it, or it is full: the exit code says it still
+        forget_stdout()
 
 
 def _leave_closed_pipe() -> int:
     """Who read us has gone; say nothing, as programs do that SIGPIPE ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    forget_stdout()
     return 141
 
 

@@ -33,6 +33,7 @@ from kryonix_backup.restore import run as restore_run
 from kryonix_backup.restore.plan import RestorePlan, RestoreRequest, load_plan, plan_restore
 from kryonix_backup.restore.report import PhaseResult, RestoreReport
 from kryonix_backup.sdk import logs
+from kryonix_backup.sdk.apart import check_targets_apart
 from kryonix_backup.sdk.limits import default_tier
 from kryonix_backup.sdk.lock import restore_lock
 from kryonix_backup.sdk.reader import Reader
@@ -310,9 +311,9 @@ class Client(Reader):
         """What a restore would do; reads only. Raises ResidencyViolation for a target outside."""
         with self._named():
             plan = plan_restore(self.repository, request, self._clock)
-            check_targets(
-                self.settings, {step.source: step.target for step in plan.steps}, self._env
-            )
+            targets: dict[str, str] = {step.source: step.target for step in plan.steps}
+            check_targets(self.settings, targets, self._env)
+            check_targets_apart(self.settings, targets)
             return plan
 
     def begin_restore(self, plan: RestorePlan) -> None:
@@ -344,14 +345,18 @@ class Client(Reader):
             restore_run.roll_back(self.repository, plan)
 
     def _undo(self, plan: RestorePlan, because: Exception) -> None:
+        """Undo what failed; where that fails too the operator hears of both, the cause first."""
         try:
             self.roll_back_restore(plan, because=str(because))
         except KryonixError as error:
-            error.hint = (
-                f"This was the undoing of a restore that failed: {because}. Undo it with"
-                f" 'kryonix rollback {self.tenant} {plan.restore}' when the cause is gone."
-            )
-            raise
+            again = f"'kryonix rollback {self.tenant} {plan.restore}' when the cause is gone."
+            if not isinstance(because, KryonixError):
+                error.hint = (
+                    f"This was the undoing of a restore that failed: {because}. Run {again}"
+                )
+                raise
+            why = "" if error.message == because.message else f", as {error.message}"
+            because.hint = f"{because.next_step} Undoing failed too{why}: run {again}"
 
     def _interrupted(self, plan: RestorePlan) -> Interrupted:
         error = Interrupted(

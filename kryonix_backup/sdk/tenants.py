@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from kryonix_backup.clock import Clock, SystemClock
-from kryonix_backup.errors import ConfigError, KryonixError, TenantExists, UsageError
+from kryonix_backup.errors import KryonixError, TenantExists, UsageError
 from kryonix_backup.model import TenantId, tenant_id
-from kryonix_backup.patterns import Patterns
+from kryonix_backup.sdk.apart import check_apart
 from kryonix_backup.sdk.client import Client
 from kryonix_backup.sdk.isolation import Isolation
 from kryonix_backup.sdk.keys import Keys
@@ -24,12 +24,9 @@ from kryonix_backup.settings import (
     PRIMARY,
     RegionSettings,
     RootKey,
-    SourceSettings,
     TenantSettings,
     home_directory,
 )
-from kryonix_backup.sources.files.tree import directory_of
-from kryonix_backup.storage.location import Directory, parse_location
 from kryonix_backup.tenancy.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -73,7 +70,7 @@ def _added(settings: TenantSettings, env: Mapping[str, str], clock: Clock) -> Ad
     for source in settings.sources:
         source_of(source)
         for region in settings.regions:
-            _check_apart(source, region)
+            check_apart(source, region)
     root = RootKey.from_environment(env, settings.id, settings.keys.store)
     onboarding = Onboarding(settings, root, env=env, clock=clock)
     try:
@@ -86,26 +83,6 @@ def _added(settings: TenantSettings, env: Mapping[str, str], clock: Clock) -> Ad
     isolation = [Isolation.from_plain(row) for row in done[Step.ISOLATION]["regions"]]
     client = Client(settings, root, env=env, clock=clock)
     return Added(client, isolation, onboarding.finish())
-
-
-def _check_apart(source: SourceSettings, region: RegionSettings) -> None:
-    """Raise ConfigError where a repository would be backed up into itself, and grow for ever."""
-    place = parse_location(region.url)
-    if not isinstance(place, Directory) or not source.url.startswith("files:"):
-        return
-    tree = os.path.realpath(directory_of(source.url))
-    inside = os.path.relpath(os.path.realpath(os.fsencode(place.path)), tree)
-    parts = inside.split(b"/")
-    if parts[0] == b"..":
-        return
-    patterns = Patterns((), source.exclude)
-    above = (b"/".join(parts[:count]) for count in range(1, len(parts) + 1))
-    if not any(patterns.excludes(path, directory=True) for path in above):
-        raise ConfigError(
-            f"region {region.name} is inside source {source.name}: {region.url} is below"
-            f" {source.url}, and every backup would hold the ones before",
-            f"Use another directory, or --exclude {source.name}=/{os.fsdecode(inside)}/.",
-        )
 
 
 def list_tenants(env: Mapping[str, str] | None = None) -> list[TenantSettings]:

@@ -57,6 +57,20 @@ def test_a_streamed_list_is_the_same_json(plain: dict[str, Any], items: list[Any
     assert json.loads(streamed) == {**plain, "items": items}
 
 
+def _fails() -> Iterator[Any]:
+    yield from ()
+    raise ValueError("nothing there")
+
+
+def test_what_fails_before_its_first_item_has_printed_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(ValueError, match="nothing there"):
+        _run(Answer({"a": 1, "items": _fails()}, []), "--json")
+
+    assert capsys.readouterr().out == ""
+
+
 def test_logs_name_their_fields_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     for verbose, expected in (
         (False, ["warning: seen size=3"]),

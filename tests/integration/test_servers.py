@@ -225,6 +225,27 @@ def test_a_database_that_was_dropped_and_made_anew_is_another_one(tmp_path: Path
         assert acme.kept() == ["I t 2,after"]
 
 
+def test_a_database_that_was_prepared_anew_needs_no_other_full_than_the_one_after(
+    tmp_path: Path,
+) -> None:
+    """As the runbook has it after a restore in place: prepare, then back up."""
+    with start_postgres(NEW) as server:
+        acme = Acme(server, tmp_path / "repository")
+        acme.begin()
+        acme.run("drop database acme", "create database acme", database="postgres")
+        acme.run("create table t (a int primary key)", "insert into t values (1)")
+        acme.client.prepare_source(DB, consent=False)
+        acme.client.backup()
+        acme.run("insert into t values (2)")
+        at = acme.now()
+        acme.run("insert into t values (3)")
+        report = acme.drain()
+
+        assert report.gap is not None
+        assert "another database of the same name" in report.gap["reason"]
+        assert acme.run("select a from t", database=acme.restored(at)) == [(1,), (2,)]
+
+
 # ---------------------------------------------------------------------- rights
 
 

@@ -16,6 +16,7 @@ from kryonix_backup.errors import (
     KryonixError,
     RestoreUnknown,
     SnapshotUnknown,
+    UnsafePath,
     ValidationFailed,
     WouldOverwrite,
 )
@@ -175,6 +176,32 @@ def test_a_restore_that_fails_leaves_the_target_as_it_was(client: Client, machin
     )
     assert last.status == "rolled back"
     assert last.error
+
+
+def test_where_the_undoing_fails_too_the_cause_is_told_first(
+    client: Client, machine: Machine
+) -> None:
+    """A target that nobody can get to can be neither restored to nor put back."""
+    client.backup()
+    to = {"files": f"files://{machine.files / 'numbers' / 'below'}"}
+
+    with pytest.raises(UnsafePath, match="cannot be restored to") as caught:
+        client.restore(RestoreRequest(to=to))
+
+    (begun,) = [run.run for run in runs(machine) if run.operation == "restore"]
+    assert caught.value.hint.startswith(UnsafePath.hint)
+    assert f"'kryonix rollback {client.tenant} {begun}'" in caught.value.hint
+
+
+def test_nothing_is_restored_among_the_backups(client: Client, machine: Machine) -> None:
+    client.backup()
+
+    with pytest.raises(ConfigError, match="where the backups are"):
+        client.restore(RestoreRequest(to={"files": f"files://{machine.root / 'secondary'}"}))
+
+
+def _finished(run: RunRecord) -> object:
+    return run.finished
 
 
 def test_a_restore_that_was_rolled_back_does_not_go_on(client: Client, machine: Machine) -> None:

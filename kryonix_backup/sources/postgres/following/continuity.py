@@ -58,7 +58,8 @@ def check_continuity(
     refuse_standby(connection, address)
     slot = _slot(connection, opening)
     reason = _of_slot(slot, address, opening, last)
-    if reason is None:
+    anew = _prepared_anew(slot, opening)
+    if reason is None or anew:
         reason = _of_database(connection, opening)
     system, timeline, position = command(replication, "IDENTIFY_SYSTEM")[0][:3]
     if reason is None and system != opening.meta["system"]:
@@ -68,7 +69,9 @@ def check_continuity(
     if reason is None and lsn_of(position) < last.end:
         reason = "the server was put back to an earlier state"
     if reason is not None:
-        raise broken(address, last, reason)
+        error = broken(address, last, reason)
+        error.prepared_anew = anew
+        raise error
     return Continued(int(timeline), lsn_of(slot["confirmed_flush_lsn"]) < last.end)
 
 
@@ -116,6 +119,18 @@ def _of_slot(
     if lsn_of(confirmed) > last.end:
         return f"slot {name} was moved on, or made anew, by somebody else"
     return None
+
+
+def _prepared_anew(slot: dict[str, Any], opening: LogHeader) -> bool:
+    """Whether the slot is whole, and of a database whose log nobody has followed yet."""
+    return bool(
+        slot
+        and int(slot["datoid"] or 0) == slot["ours"]
+        and opening.meta["log"].rpartition("/")[2] != str(slot["ours"])
+        and slot["confirmed_flush_lsn"] is not None
+        and slot["wal_status"] != "lost"
+        and not slot.get("invalidation_reason")
+    )
 
 
 def _of_database(connection: Connection, opening: LogHeader) -> str | None:

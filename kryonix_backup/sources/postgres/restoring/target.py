@@ -94,6 +94,7 @@ class PostgresTarget:
             check_timescale(connection, self._address, schema.meta.get("timescaledb"))
             if not self._switch.is_there(connection, self._address.database):
                 return
+            self._check_template(connection)
         self._check_overwrite(whole=ranges == schema.meta["ranges"])
 
     def load(self, content: Content) -> LoadReport:
@@ -246,6 +247,16 @@ class PostgresTarget:
                 f"Restore to a server of version {saved} or later with --to.",
             )
         programs_for(there)
+
+    def _check_template(self, connection: Connection) -> None:
+        name = self._address.database
+        query = "select from pg_database where datname = %s and datistemplate"
+        if connection.execute(query, (name,)).fetchone() is not None:
+            raise RestoreError(
+                f"{self._address.shown} is a template, which the server makes databases of and"
+                " never drops",
+                f"Restore to another name with --to, such as .../{name}_restored.",
+            )
 
     def _check_overwrite(self, *, whole: bool) -> None:
         if not self._overwrite:

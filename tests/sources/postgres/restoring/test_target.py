@@ -169,6 +169,16 @@ def test_who_is_no_superuser_is_told_before_anything_is_made(saved: Saved) -> No
         restored(saved.client, saved.server.url("elsewhere", user="plain"))
 
 
+def test_a_template_is_never_replaced(saved: Saved) -> None:
+    """Its name would change, and the server could not drop it."""
+    with pytest.raises(RestoreError, match="is a template"):
+        restored(saved.client, saved.server.url("template1"), overwrite=True)
+
+    with saved.server.connect() as connection:
+        found = connection.execute("select datname from pg_database where datistemplate order by 1")
+        assert found.fetchall() == [("template0",), ("template1",)]
+
+
 def test_a_target_of_another_kind_is_refused(
     postgres: PostgresServer, saved: Saved, tmp_path: Path
 ) -> None:
