@@ -9,6 +9,7 @@ killed writer leaves is in ``tmp/``, where nobody sees it, and is removed a day 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -39,9 +40,11 @@ from kryonix_backup.storage.store import ObjectInfo
 _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o600
 _ABANDONED_SECONDS = 24 * 3600.0
-# What is larger gives the page cache back what it took there, once it is on disk: the next one has
-# that memory at hand, and a backup does not push out what the platform works with.
+# What is larger goes past the page cache where the file system lets it, and else gives back what it
+# took there once it is on disk: nothing is copied, and a backup does not push out what the platform
+# works with.
 _REMEMBERED_BYTES = MIB
+_BLOCK_BYTES = 4096  # what goes past the cache goes in whole blocks of any disk
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Nothing hangs where somebody put a FIFO under an object's name.
@@ -298,12 +301,13 @@ def _write(scratch: int, body: Blob) -> str:
     try:
         os.fchmod(descriptor, _FILE_MODE)  # whatever the umask is
         _give_on(scratch, descriptor)
-        with memoryview(body).cast("B") as rest:
-            written = 0
-            while written < len(rest):
-                written += os.write(descriptor, rest[written:])
+        with memoryview(body).cast("B") as whole:
+            large = len(whole) > _REMEMBERED_BYTES
+            written = _write_blocks(descriptor, whole) if large else 0
+            while written < len(whole):
+                written += os.write(descriptor, whole[written:])
         os.fsync(descriptor)
-        if written > _REMEMBERED_BYTES:
+        if large:
             with suppress(OSError):
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     except BaseException:
@@ -312,6 +316,22 @@ def _write(scratch: int, body: Blob) -> str:
     finally:
         os.close(descriptor)
     return name
+
+
+def _write_blocks(descriptor: int, body: memoryview) -> int:
+    """Write as many whole blocks past the page cache as is possible; how many bytes that was."""
+    end = len(body) - len(body) % _BLOCK_BYTES
+    written = 0
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
+        while written < end:
+            written += os.write(descriptor, body[written:end])
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # this file system or disk wants it otherwise
+            raise
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+    return written
 
 
 def _give_on(parent: int, child: int) -> None:

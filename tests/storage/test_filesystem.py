@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import stat
 from collections.abc import Callable
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +220,72 @@ def test_a_large_object_leaves_the_page_cache_once_it_is_on_disk(
 
     assert calls == ["synced", "synced", "synced", f"{2 * MIB} bytes given back", "synced"]
     assert store.get("large") == bytes(2 * MIB)
+
+
+class Disk:
+    """Notes what is written past the page cache, and refuses some of it; cached writes go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, refused_from: int | None = None) -> None:
+        self.written: list[tuple[int, bool]] = []
+        self._refused_from = refused_from
+        self._direct = False
+        self._fcntl, self._write = fcntl.fcntl, os.write
+        monkeypatch.setattr(fcntl, "fcntl", self.set)
+        monkeypatch.setattr(os, "write", self.write)
+
+    def set(self, descriptor: int, command: int, flags: int = 0) -> int:
+        if command != fcntl.F_SETFL:
+            return self._fcntl(descriptor, command, flags)
+        if flags & os.O_DIRECT and self._refused_from == 0:
+            raise OSError(errno.EINVAL, "not on this file system")
+        self._direct = bool(flags & os.O_DIRECT)
+        return 0
+
+    def write(self, descriptor: int, data: memoryview) -> int:
+        if self._direct and self._refused_from is not None:
+            past = sum(count for count, _ in self.written)
+            if past == self._refused_from:
+                raise OSError(errno.EINVAL, "not from there")
+            data = data[: self._refused_from - past]
+        count = self._write(descriptor, data)
+        self.written.append((count, self._direct))
+        return count
+
+
+@pytest.mark.parametrize(
+    ("refused_from", "written"),
+    [
+        (None, [(2 * MIB, True), (5, False)]),
+        (0, [(2 * MIB + 5, False)]),
+        (MIB, [(MIB, True), (MIB + 5, False)]),
+    ],
+)
+def test_a_large_object_goes_past_the_page_cache_where_it_may(
+    store: FilesystemStore,
+    monkeypatch: pytest.MonkeyPatch,
+    refused_from: int | None,
+    written: list[tuple[int, bool]],
+) -> None:
+    body = os.urandom(2 * MIB + 5)
+    store.put("before", b"x")
+    with monkeypatch.context() as patched:
+        disk = Disk(patched, refused_from)
+        store.put("large", body)
+        large = list(disk.written)
+        store.put("small", body[:MIB])
+
+    assert large == written
+    assert disk.written[len(large) :] == [(MIB, False)]
+    assert store.get("large") == body
+
+
+@pytest.mark.parametrize("extra", [0, 1, 4095, 4096])
+def test_a_large_object_of_any_length_comes_back(store: FilesystemStore, extra: int) -> None:
+    with mmap(-1, 3 * MIB) as buffer, memoryview(buffer) as body:
+        body[:] = os.urandom(3 * MIB)
+        store.put("large", body[: 2 * MIB + extra])
+
+        assert store.get("large") == body[: 2 * MIB + extra]
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV])
