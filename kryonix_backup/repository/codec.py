@@ -1,8 +1,9 @@
 """
 Compressing and the way back, bounded.
 
-Every frame says how it was compressed. *Adaptive* measures: a trial on three samples finds what
-does not compress at all, and now and then a frame is compressed at two levels to see which pays.
+Every frame says how it was compressed. *Adaptive* measures: after a frame that did not compress, a
+trial on three samples finds whether the next one does; and now and then a frame is compressed at
+two levels to see which pays.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ WORTHWHILE = 0.97
 
 _SAMPLE_BYTES = 4 * KIB
 _TRIAL_EVERY = 24  # one frame in so many is compressed both ways: 2 to 4 % of the time
-# Level 3 is taken where it saves more than this share of what it is given; it takes 1.2 to 1.5
+# Level 3 is taken where it saves more than this share of what level 1 leaves; it takes 1.1 to 1.5
 # times as long (benchmarks/compression.py).
-_WORTH_LEVEL_3 = 0.016
+_WORTH_LEVEL_3 = 0.05
 
 
 def _cheap() -> zstandard.ZstdCompressor:
@@ -58,17 +59,17 @@ class Adaptive:
         self._dear = zstandard.ZstdCompressor(level=3)
         self._best = self._dear
         self._frames = 0
-        self._tried = self._saved = 0
+        self._left = self._saved = 0
+        self._stored = True
 
     def __call__(self, raw: Blob) -> tuple[Codec, Blob]:
-        if len(raw) >= 4 * _SAMPLE_BYTES and not self._compresses(raw):
+        if self._stored and len(raw) >= 4 * _SAMPLE_BYTES and not self._compresses(raw):
             return Codec.STORE, raw
         trial = self._frames % _TRIAL_EVERY == 0
         packed = self._trial(raw) if trial else self._best.compress(raw)
         self._frames += 1
-        if len(packed) >= WORTHWHILE * len(raw):
-            return Codec.STORE, raw
-        return Codec.ZSTD, packed
+        self._stored = len(packed) >= WORTHWHILE * len(raw)
+        return (Codec.STORE, raw) if self._stored else (Codec.ZSTD, packed)
 
     def _compresses(self, raw: Blob) -> bool:
         view = memoryview(raw)
@@ -81,9 +82,9 @@ class Adaptive:
     def _trial(self, raw: Blob) -> bytes:
         cheap, dear = self._cheap.compress(raw), self._dear.compress(raw)
         # What was seen long ago counts for less.
-        self._tried = self._tried // 2 + len(raw)
+        self._left = self._left // 2 + len(cheap)
         self._saved = self._saved // 2 + len(cheap) - len(dear)
-        worth = self._saved > _WORTH_LEVEL_3 * self._tried
+        worth = self._saved > _WORTH_LEVEL_3 * self._left
         self._best = self._dear if worth else self._cheap
         return min(cheap, dear, key=len)
 
