@@ -101,7 +101,8 @@ class Entry(NamedTuple):
     @property
     def content_bytes(self) -> int:
         """The size without the holes: what has to be stored, and needs room when it is restored."""
-        return self.size - sum(int(length) for _, length in self.meta.get("holes", ()))
+        holes = self.meta.get("holes")
+        return self.size - sum(int(length) for _, length in holes) if holes else self.size
 
     @property
     def text(self) -> str:

@@ -225,9 +225,8 @@ class _Road:
             # What was read so far is kept as chunks that nothing names; the entry is left out.
             self._dump.problems.append(Problem(entry.text, error.message))
             return
-        length = size + sum(hole for _, hole in final.meta.get("holes", ()))
-        if length != final.size:
-            final = final._replace(size=length)
+        if final.content_bytes != size:
+            final = final._replace(size=size + final.size - final.content_bytes)
         counts = self._counts
         self._counts = PartCounts(
             counts.entries + 1,
@@ -242,24 +241,19 @@ class _Road:
         room = len(self._batch.buffer) - self._batch.used
         if room <= min(entry.size, cutter.sizes.greatest):
             self._submit()
-        start, total = self._batch.used, 0
-        while True:
-            batch = self._batch
-            count = reader.readinto(batch.view[batch.used :])
+        batch, total = self._batch, 0
+        start = batch.used
+        while count := reader.readinto(batch.view[batch.used :]):
             batch.used += count
             total += count
-            full = batch.used == len(batch.buffer)
-            if count and not full:
-                continue
-            lengths = cutter.lengths(batch.view[start : batch.used])
-            if count:
+            if batch.used == len(batch.buffer):
                 # Only the last chunk of a full buffer may go on in the next one.
-                carried = lengths.pop()
-                self._pieces(content, start, lengths)
+                *whole, carried = cutter.lengths(batch.view[start:])
+                self._pieces(content, start, whole)
                 start = self._carry(carried)
-            else:
-                self._pieces(content, start, lengths)
-                return total
+                batch = self._batch
+        self._pieces(content, start, cutter.lengths(batch.view[start : batch.used]))
+        return total
 
     def _pieces(self, content: RefList, start: int, lengths: list[int]) -> None:
         for length in lengths:
@@ -321,8 +315,8 @@ class _Road:
             elif step.content is None:
                 self._add(step.entry)
             else:
-                refs, indirect = step.content.close()
-                self._add(step.entry._replace(refs=refs, indirect=indirect))
+                path, kind, size, _, _, stamp, meta = step.entry
+                self._add(Entry(path, kind, size, *step.content.close(), stamp, meta))
         batch.steps.clear()
         self._pipe._free.put(batch.buffer)
 

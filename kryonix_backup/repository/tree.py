@@ -84,17 +84,7 @@ class TreeWriter:
         if self._last is not None and key <= self._last:
             raise SourceError(f"{entry.text!r} comes twice, or out of order")
         self._last = key
-        row = self._pack(
-            (
-                entry.path,
-                entry.kind,
-                entry.size,
-                entry.refs,
-                entry.indirect,
-                entry.stamp,
-                entry.meta,
-            )
-        )
+        row = self._pack(entry)
         self._add_row(0, row, entry.path, 1, entry.size)
 
     def close(self) -> Root:
