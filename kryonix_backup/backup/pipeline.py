@@ -158,8 +158,8 @@ class Pipeline:
     def _keep_all(self, lane: Lane) -> None:
         while (batch := self._work.get()) is not None:
             try:
-                pieces = [step for step in batch.steps if isinstance(step, _Piece)]
-                batch.kept = lane.keep([batch.view[piece.start : piece.end] for piece in pieces])
+                spans = [step[1:] for step in batch.steps if isinstance(step, _Piece)]
+                batch.kept = lane.keep_spans(batch.view, spans)
                 batch.done.put(None)
             except BaseException as error:
                 self._writer.fail(error)

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from mmap import mmap
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -41,6 +42,10 @@ log = logging.getLogger(__name__)
 FRAME_BYTES = 512 * KIB
 _FRAME_SLACK = 64 * KIB
 _INDEX_EVERY_CHUNKS = 16_384  # bounds what is held in memory before it goes to the index
+
+
+Piece = tuple[ChunkId, int, int]
+"""A chunk in a buffer: where it starts, and where it ends."""
 
 
 class Counts(NamedTuple):
@@ -149,17 +154,18 @@ class ChunkWriter:
         if self._failure is not None:
             raise _Stopped("the run failed in another thread")
 
-    def claim(self, chunks: Sequence[tuple[ChunkId, Blob]]) -> list[tuple[ChunkId, Blob]]:
+    def claim(self, chunks: Sequence[Piece]) -> list[Piece]:
         """Those of the chunks that nobody has stored or is about to; they are the caller's now."""
-        new: list[tuple[ChunkId, Blob]] = []
+        new: list[Piece] = []
         fresh_bytes = 0
         with self._lock:
-            for chunk, data in chunks:
+            for piece in chunks:
+                chunk, start, end = piece
                 if chunk in self._claimed or self._vault.index.is_in(chunk, self._trusted):
                     continue
                 self._claimed.add(chunk)
-                new.append((chunk, data))
-                fresh_bytes += len(data)
+                new.append(piece)
+                fresh_bytes += end - start
             counts = self._counts
             self._counts = Counts(
                 counts.chunks + len(chunks),
@@ -257,41 +263,53 @@ class Lane:
 
     def keep(self, chunks: Sequence[Blob]) -> list[ChunkId]:
         """The names of these chunks, in order; new ones are sealed into the open pack."""
+        ends = list(accumulate(map(len, chunks)))
+        return self.keep_spans(
+            memoryview(b"".join(chunks)), list(zip([0, *ends], ends, strict=False))
+        )
+
+    def keep_spans(self, buffer: memoryview, spans: Sequence[tuple[int, int]]) -> list[ChunkId]:
+        """The same for chunks of a buffer (start, end), one after the other."""
         self._writer.check()
         namer = self._namer
-        named = [(namer(data), data) for data in chunks]
-        frame: list[tuple[ChunkId, Blob]] = []
+        named = [(namer(buffer[start:end]), start, end) for start, end in spans]
+        frame: list[Piece] = []
         size = 0
-        for chunk, data in self._writer.claim(named):
-            if frame and (size + len(data) > FRAME_BYTES + _FRAME_SLACK
+        for piece in self._writer.claim(named):
+            length = piece[2] - piece[1]
+            if frame and (size + length > FRAME_BYTES + _FRAME_SLACK
                           or len(frame) >= MAX_CHUNKS_IN_FRAME):  # fmt: skip
-                self._add(frame, size)
+                self._add(buffer, frame, size)
                 frame, size = [], 0
-            frame.append((chunk, data))
-            size += len(data)
+            frame.append(piece)
+            size += length
         if frame:
-            self._add(frame, size)
-        return [chunk for chunk, _ in named]
+            self._add(buffer, frame, size)
+        return [chunk for chunk, _, _ in named]
 
-    def _add(self, chunks: list[tuple[ChunkId, Blob]], size: int) -> None:
-        raw = chunks[0][1] if len(chunks) == 1 else b"".join([data for _, data in chunks])
+    def _add(self, buffer: memoryview, chunks: list[Piece], size: int) -> None:
+        first, last = chunks[0][1], chunks[-1][2]
+        if last - first == size:  # nothing between them, so nothing has to be copied
+            raw: Blob = buffer[first:last]
+        else:
+            raw = b"".join([buffer[start:end] for _, start, end in chunks])
         codec, packed = self._compress(raw)
-        lengths = [(chunk, len(data)) for chunk, data in chunks]
-        prove = partial(self._prove, chunks) if self._verify else None
+        lengths = [(chunk, end - start) for chunk, start, end in chunks]
+        prove = partial(self._prove, lengths) if self._verify else None
         self._packer.add(Sealed(codec, packed, size, lengths), prove)
 
-    def _prove(self, chunks: list[tuple[ChunkId, Blob]], raw: Blob) -> None:
+    def _prove(self, chunks: list[tuple[ChunkId, int]], raw: Blob) -> None:
         # A chunk that memory or a compressor spoiled is found now, not at the restore.
+        view = memoryview(raw)
         start = 0
-        for chunk, data in chunks:
-            end = start + len(data)
-            if self._namer(memoryview(raw)[start:end]) != chunk:
+        for chunk, length in chunks:
+            if self._namer(view[start : start + length]) != chunk:
                 raise Damaged(
                     f"chunk {chunk.hex()} came out different after sealing",
                     "Nothing wrong was stored. This machine's memory or processor is failing:"
                     " test it, and run the backup on another one.",
                 )
-            start = end
+            start += length
 
 
 def write_segment(vault: Vault, segment: Segment) -> int:

@@ -197,6 +197,22 @@ def test_a_store_that_fails_ends_the_run_with_its_error_and_no_index() -> None:
     assert _keep(repository, _chunks(100, size=MIB)).chunks == 100
 
 
+def test_chunks_of_a_buffer_are_kept_whatever_lies_between_them() -> None:
+    repository = new_repository()
+    chunks = _chunks(40)
+    _keep(repository, chunks[20:22])  # known, so not in the frame that its neighbours are in
+    buffer = memoryview(b"".join([*chunks[:10], b"read in vain", *chunks[10:]]))
+    starts = [1000 * number + (12 if number >= 10 else 0) for number in range(40)]
+
+    with repository.writer() as writer:
+        spans = [(start, start + 1000) for start in starts]
+        names = writer.lane("store").keep_spans(buffer, spans)
+
+    assert names == [repository.namer(chunk) for chunk in chunks]
+    assert writer.counts.chunks_new == 38
+    assert _read_all(repository, chunks)
+
+
 def test_after_a_failure_every_further_call_raises() -> None:
     repository = new_repository()
     writer = repository.writer()
