@@ -6,15 +6,21 @@ Measure the engine beside restic and borg on the same tree, in one run.
     .venv/bin/python benchmarks/engine.py --kit ../shared/bench --work /tmp/big --mib 4096 --alone
 
 The kit (`gen_dataset.py`, `peers.py`) makes the tree, edits 3 % of it, rotates the order of the
-programs and compares every restored tree with its source; this file only says how `kryonix` is
+programs and compares every restored tree with its source; this file only says how they are
 called. Figures are medians; CPU seconds and peak memory are the kernel's for the whole process.
+
+What one program has written and the disk does not have yet would slow down the next one, so each
+program's turn ends, and its first backup begins, with a `sync` that is not counted. Over S3 there
+is none: the kit's own restic has no place for it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,10 +31,64 @@ KRYONIX = Path(sys.executable).with_name("kryonix")
 PASSPHRASE = "bench-passphrase-not-a-secret"
 
 
-def peer(tiers: Path, *, s3: bool) -> dict[str, object]:
-    """How the kit calls `kryonix`; its words in braces are filled in by the kit."""
+def restic(program: str) -> dict[str, object]:
+    """How the kit calls restic by itself, and `sync` before its first backup and after its last."""
+    command = f"{shlex.quote(program)} -q -r {{repo}}"
+    return {
+        "name": "restic",
+        "version": _version(program, "version"),
+        "env": {
+            "RESTIC_PASSWORD": PASSPHRASE,
+            "RESTIC_CACHE_DIR": "{home}/cache",
+            "HOME": "{home}",
+        },
+        "init": [f"{command} init --repository-version 2", "sync"],
+        "backup": f"{command} backup --tag {{label}} {{tree}}",
+        "restore": f"{command} restore latest --target {{target}}",
+        "check": f"{command} check --read-data",
+        "prune": [f"{command} forget --keep-last 1 --prune", "sync"],
+    }
+
+
+def borg(program: str) -> dict[str, object]:
+    """The same for borg."""
+    command = shlex.quote(program)
+    return {
+        "name": "borg",
+        "version": f"{_version(program, '--version')} repokey-blake2",
+        "env": {
+            "BORG_PASSPHRASE": PASSPHRASE,
+            "BORG_BASE_DIR": "{home}",
+            "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
+            "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
+            "HOME": "{home}",
+        },
+        "init": [f"{command} init -e repokey-blake2 {{repo}}", "sync"],
+        "backup": f"{command} create --compression zstd,3 {{repo}}::{{label}} {{tree}}",
+        "restore": f"{command} extract {{repo}}::b3",
+        "check": f"{command} check --verify-data {{repo}}",
+        "prune": [
+            f"{command} delete {{repo}}::b1",
+            f"{command} delete {{repo}}::b2",
+            f"{command} compact {{repo}}",
+            "sync",
+        ],
+    }
+
+
+def _version(program: str, word: str) -> str:
+    done = subprocess.run([program, word], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def kryonix(tiers: Path, *, s3: bool) -> dict[str, object]:
+    """The same for `kryonix`; words in braces are filled in by the kit."""
     command = shlex.quote(str(KRYONIX))
     region = "s3://{s3_bucket}?endpoint={s3}&region=us-east-1" if s3 else "file://{repo}"
+    add = (
+        f"{command} tenant add bench --tier {NAME} --region 'primary={region}'"
+        " --source 'tree=files://{tree}'"
+    )
     env = {
         "HOME": "{home}",
         "KRYONIX_HOME": "{home}/state",
@@ -42,13 +102,24 @@ def peer(tiers: Path, *, s3: bool) -> dict[str, object]:
         "name": "kryonix-s3" if s3 else "kryonix",
         "s3": s3,
         "env": env,
-        "init": f"{command} tenant add bench --tier {NAME} --region 'primary={region}'"
-        " --source 'tree=files://{tree}'",
+        "init": [add] if s3 else [add, "sync"],
         "backup": f"{command} backup bench --kind incremental",
         "restore": f"{command} restore bench --to 'tree=files://{{target}}'",
         "check": f"{command} verify bench --level data",
-        "prune": "true",
+        "prune": "true" if s3 else "sync",
     }
+
+
+def specifications(options: argparse.Namespace) -> list[dict[str, object]]:
+    """Every program that takes part, but for those that the kit knows how to call over S3."""
+    ours = kryonix(boundless_tiers(options.work.resolve() / "tiers"), s3=options.s3)
+    if options.alone or options.s3:
+        return [ours]
+    found = {}
+    for name in ("restic", "borg"):
+        path = os.pathsep.join([*options.bin_dir, os.environ.get("PATH", os.defpath)])
+        found[name] = shutil.which(name, path=path) or name
+    return [restic(found["restic"]), borg(found["borg"]), ours]
 
 
 def main() -> int:
@@ -66,16 +137,17 @@ def main() -> int:
     parser.add_argument("--alone", action="store_true", help="no other programs")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    tiers = boundless_tiers(options.work.resolve() / "tiers")
-    spec = options.work / "kryonix.json"
-    spec.write_text(json.dumps(peer(tiers, s3=options.s3), indent=1))
-    peers = "" if options.alone else "restic-s3" if options.s3 else "restic,borg"
+    peers = "restic-s3" if options.s3 and not options.alone else ""
     results = options.work / "results.json"
     words = [
         sys.executable, str(options.kit / "peers.py"), "run", "--work", str(options.work),
         "--mib", str(options.mib), "--reps", str(options.reps), "--peers", peers,
-        "--peer-json", str(spec), "--out", str(results),
+        "--out", str(results),
     ]  # fmt: skip
+    for spec in specifications(options):
+        path = options.work / f"{spec['name']}.json"
+        path.write_text(json.dumps(spec, indent=1))
+        words += ["--peer-json", str(path)]
     for folder in [*options.bin_dir, str(KRYONIX.parent)]:
         words += ["--bin-dir", folder]
     if options.restore_dir:
