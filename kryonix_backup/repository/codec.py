@@ -39,7 +39,9 @@ class Compressor(Protocol):
 WORTHWHILE = 0.97
 
 _SAMPLE_BYTES = 4 * KIB
-_TRIAL_EVERY = 24  # one frame in so many is compressed both ways: 2 to 4 % of the time
+# One frame in so many is compressed both ways, 2 to 4 % of the time; an odd number, as a buffer of
+# small files makes four frames and the last of them is less than the others.
+_TRIAL_EVERY = 23
 # Level 3 is taken where it saves more than this share of what level 1 leaves; it takes 1.1 to 1.5
 # times as long (benchmarks/compression.py).
 _WORTH_LEVEL_3 = 0.05
@@ -82,8 +84,8 @@ class Adaptive:
     def _trial(self, raw: Blob) -> bytes:
         cheap, dear = self._cheap.compress(raw), self._dear.compress(raw)
         # What was seen long ago counts for less.
-        self._left = self._left // 2 + len(cheap)
-        self._saved = self._saved // 2 + len(cheap) - len(dear)
+        self._left = self._left // 4 + len(cheap)
+        self._saved = self._saved // 4 + len(cheap) - len(dear)
         worth = self._saved > _WORTH_LEVEL_3 * self._left
         self._best = self._dear if worth else self._cheap
         return min(cheap, dear, key=len)
