@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from tests.services.postgres import postgres
+from tests.services.postgres import postgres, swept
 
-__all__ = ["postgres"]
+__all__ = ["postgres", "swept"]

@@ -80,11 +80,15 @@ class BaseBackup:
         self._result(pq.ExecStatus.COPY_OUT)
 
     def archive(self) -> Iterator[memoryview]:
-        """The tar stream of the data directory, piece by piece."""
+        """The tar stream of the data directory, piece by piece; raises SourceUnavailable."""
         with translated(self._address):
-            while (message := self._message()) is not None and message[0] != _MANIFEST:
+            while (message := self._message()) is not None:
+                if message[0] == _MANIFEST:
+                    return
                 if message[0] == _DATA:
                     yield message[1:]
+            # libpq gives a server's last word as the end of the copy: what comes next is that word.
+            self._result(pq.ExecStatus.COPY_OUT)
 
     def manifest(self) -> Iterator[memoryview]:
         """The manifest, piece by piece."""
