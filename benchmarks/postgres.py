@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from postgres_measure import Measures
+from postgres_measure import Measures, adding, environment
 
 from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
 
@@ -33,11 +33,8 @@ def repetition(measures: Measures, work: Path, number: int) -> int:
     """Each step once; the size of our repository in bytes."""
     server = measures.server
     region, dump = work / f"region{number}", work / f"dump{number}"
-    home = str(work / f"home{number}")
-    measures.env.update(HOME=home, KRYONIX_HOME=home)
-    source = f"db={server.url('bench')}"
-    add = ("tenant", "add", "bench", "--region", f"primary=file://{region}", "--source", source)
-    measures.ours("tenant add", *add)
+    measures.env = environment(server, work / f"home{number}")
+    measures.ours("tenant add", *adding("bench", region, server.url("bench")))
     theirs, ours = f"theirs{number}", f"ours{number}"
     turn = 1 if number % 2 else -1
     backups: tuple[Callable[[], object], ...] = (
@@ -101,9 +98,7 @@ def prepared(server: PostgresServer, scale: int) -> Measures:
     server.run("createdb", "bench")
     server.run("pgbench", "-i", "-q", "-s", str(scale), "bench")
     server.run("vacuumdb", "-z", "bench")
-    env = {"PATH": "/usr/bin:/bin", "KRYONIX_PASSPHRASE": "bench-passphrase-not-a-secret",
-           "KRYONIX_POSTGRES_PROGRAMS": str(server.programs)}  # fmt: skip
-    return Measures(server, env)
+    return Measures(server, {})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from postgres_log import digest
-from postgres_measure import KRYONIX
+from postgres_measure import KRYONIX, adding, environment
 
 from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
 
@@ -41,14 +40,8 @@ class Bench:
     def __init__(self, server: PostgresServer, work: Path) -> None:
         self._server = server
         self._region = work / "region"
-        self._env = {
-            **os.environ,
-            "KRYONIX_HOME": str(work / "home"),
-            "KRYONIX_PASSPHRASE": "bench-passphrase-not-a-secret",
-            "KRYONIX_POSTGRES_PROGRAMS": str(server.programs),
-        }
-        self._run("tenant", "add", "bench", "--region", f"primary=file://{self._region}",
-                  "--source", f"db={server.url('bench')}")  # fmt: skip
+        self._env = environment(server, work / "home")
+        self._run(*adding("bench", self._region, server.url("bench")))
         self._run("source", "prepare", "bench", "db", "--replica-identity-full")
 
     def _run(self, *words: str) -> tuple[float, dict[str, Any]]:

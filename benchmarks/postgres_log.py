@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pgbackrest
-from postgres_measure import KRYONIX, Measures
+from postgres_measure import KRYONIX, Measures, adding, environment
 
 from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
 
@@ -49,13 +49,7 @@ class Bench:
         self._options = options
         self._region = work / "region"
         self._dump = work / "dump"
-        env = {
-            **os.environ,
-            "KRYONIX_HOME": str(work / "home"),
-            "KRYONIX_PASSPHRASE": "bench-passphrase-not-a-secret",
-            "KRYONIX_POSTGRES_PROGRAMS": str(server.programs),
-        }
-        self.measures = Measures(server, env)
+        self.measures = Measures(server, environment(server, work / "home"))
         self._other = (
             pgbackrest.PgBackRest(server, server.folder / "pgbackrest")
             if options.pgbackrest
@@ -114,11 +108,8 @@ class Bench:
 
     def _back_up(self) -> None:
         measures = self.measures
-        source = f"db={self._server.url(_name(0))}"
-        region = f"primary=file://{self._region}"
-        measures.ours(
-            "tenant add", "tenant", "add", "bench", "--region", region, "--source", source
-        )
+        add = adding("bench", self._region, self._server.url(_name(0)))
+        measures.ours("tenant add", *add)
         prepare = ("source", "prepare", "bench", "db", "--replica-identity-full")
         measures.ours("source prepare", *prepare)
         self._server.run("psql", "-c", "checkpoint")

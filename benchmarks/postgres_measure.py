@@ -13,10 +13,35 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from boundless import NAME, boundless_tiers
+
 from kryonix_backup.testing.postgres import PostgresServer
 
 KRYONIX = Path(sys.executable).with_name("kryonix")
 _TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def environment(server: PostgresServer, home: Path) -> dict[str, str]:
+    """
+    The least that the command needs, in a home of its own.
+
+    Nothing of ours goes along: it may forbid Python to keep what it compiles, which then is what is
+    measured. So would be a tier's bandwidth.
+    """
+    return {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(home),
+        "KRYONIX_HOME": str(home),
+        "KRYONIX_PASSPHRASE": "bench-passphrase-not-a-secret",
+        "KRYONIX_POSTGRES_PROGRAMS": str(server.programs),
+        "KRYONIX_TIERS": str(boundless_tiers(home)),
+    }
+
+
+def adding(tenant: str, region: Path, url: str) -> tuple[str, ...]:
+    """The words that add a tenant with one source, ``db``, and no limits."""
+    add = ("tenant", "add", tenant, "--tier", NAME)
+    return (*add, "--region", f"primary=file://{region}", "--source", f"db={url}")
 
 
 class Figure(NamedTuple):

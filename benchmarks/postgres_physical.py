@@ -10,30 +10,23 @@ some transactions of pgbench, and restored, which runs the server's recovery to 
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
-from postgres_measure import Measures
+from postgres_measure import Measures, adding, environment
 
 from kryonix_backup.testing.postgres import new_folder, start_postgres, versions
 
 
 def measure(scale: int, transactions: int, work: Path) -> None:
     """Take every step, and print what it took."""
-    env = {
-        **os.environ,
-        "KRYONIX_HOME": str(work / "home"),
-        "KRYONIX_PASSPHRASE": "bench-passphrase-not-a-secret",
-    }
     with start_postgres(versions()[-1], {"summarize_wal": "on", "max_wal_size": "4GB"}) as server:
         url = f"postgresql+physical://postgres@127.0.0.1:{server.port}/"
-        measures = Measures(server, env)
+        measures = Measures(server, environment(server, work / "home"))
         ours, theirs = measures.ours, measures.theirs
         server.run("pgbench", "-i", "-q", "-s", str(scale), "postgres")
-        region = f"primary=file://{work / 'region'}"
-        ours("tenant add", "tenant", "add", "acme", "--region", region, "--source", f"db={url}")
+        ours("tenant add", *adding("acme", work / "region", url))
         for number in range(2):
             copy = str(work / f"copy{number}")
             theirs("pg_basebackup -Ft -X fetch", "pg_basebackup", "-Ft", "-X", "fetch",

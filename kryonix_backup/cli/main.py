@@ -7,6 +7,7 @@ carries nothing that it does not use.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import os
@@ -135,6 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     told: dict[str, bool] = {}
     gc.set_threshold(_OBJECTS_TO_LOOK_AGAIN)
+    # Nor are those looked for that end with the process: that takes 0.04 s of every command.
+    atexit.register(gc.freeze)
     make_streams_whole()
     try:
         with _ctrl_c_is_heeded():

@@ -49,6 +49,7 @@ from kryonix_backup.sdk.wiring import (
     create_repositories,
     prepared_source,
     source_of,
+    sources_ahead,
 )
 from kryonix_backup.settings import (
     RegionSettings,
@@ -161,6 +162,7 @@ class Client(Reader):
                     f"tenant {self.tenant} has no source to back up",
                     "Register the tenant with --source NAME=URL.",
                 )
+            sources_ahead(map(self.settings.source, names))
         session = self.begin_backup(kind)
         results = [self.back_up_source(session, name, listener) for name in names]
         return self.publish_backup(session, results)
@@ -203,6 +205,7 @@ class Client(Reader):
     def back_up_logs(self, sources: Sequence[str] = ()) -> dict[str, LogReport]:
         """Keep what was committed by now in every source that has a log, or in these."""
         with self._named(), self._journal.backup(None, BackupKind.LOG):
+            sources_ahead([self.settings.source(name) for name in sources] or self.settings.sources)
             self._trail.record(BACKUP_LOG, BEGUN)
             kept = logs.back_up_logs(self.repository, self.settings, sources, self._clock)
             self._trail.record(BACKUP_LOG, about=" ".join(kept))

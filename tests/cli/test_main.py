@@ -285,5 +285,17 @@ def test_shells_complete_commands_and_tenants(kryonix: Terminal) -> None:
     assert complete("kryonix keys acme mo", 3) == ["plain,move"]
 
 
+def test_at_its_end_a_command_looks_for_no_garbage() -> None:
+    program = (
+        "import atexit, gc, sys\n"
+        "from kryonix_backup.cli.main import main\n"
+        "main(['--version'])\n"
+        "atexit._run_exitfuncs()\n"
+        "sys.exit(gc.get_freeze_count() == 0)\n"
+    )
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 def test_main_is_what_the_entry_point_names() -> None:
     assert command.main is not None

@@ -126,7 +126,9 @@ def test_a_database_of_any_bytes_is_saved_byte_by_byte_and_has_no_log(
                     f" from generate_series(1, {count}) g".encode("latin1")
                 )
             one.execute('create table "é" (a text)'.encode("latin1"))
-            one.execute("insert into \"é\" values ('é')".encode("latin1"))
+            one.execute(
+                "insert into \"é\" select 'é' from generate_series(1, 3000)".encode("latin1")
+            )
 
         acme.client.backup()
         restored(acme.client, server.url("then"))

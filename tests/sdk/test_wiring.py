@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -55,6 +57,22 @@ def test_only_the_tenants_key_opens(machine: Machine) -> None:
 
     with pytest.raises(KeyRefused):
         open_repository(TenantId("acme"), machine.region("primary"), OTHER, machine.held)
+
+
+def test_sources_are_imported_ahead_and_what_is_wrong_is_told_later() -> None:
+    program = (
+        "import sys\n"
+        "from kryonix_backup.sdk.wiring import sources_ahead\n"
+        "from kryonix_backup.settings import SourceSettings\n"
+        "before = 'psycopg' in sys.modules\n"
+        "urls = ['ftp://nowhere', 'postgresql://postgres@localhost/db']\n"
+        "sources_ahead(SourceSettings('db', url) for url in urls).join()\n"
+        "print(before, 'psycopg' in sys.modules)\n"
+    )
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+
+    assert (done.stdout, done.stderr) == ("False True\n", "")
 
 
 def test_a_source_is_known_by_its_url(machine: Machine) -> None:

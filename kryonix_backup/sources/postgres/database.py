@@ -36,10 +36,10 @@ from kryonix_backup.sources.postgres.dumping.contents import (
 )
 from kryonix_backup.sources.postgres.dumping.reading import (
     BytesReader,
+    CopyProgram,
+    CopyReader,
     PiecesReader,
-    ProgramReader,
     copied,
-    copy_by_psql,
     large_object,
     schema_by_pg_dump,
 )
@@ -72,7 +72,11 @@ from kryonix_backup.sources.source import (
 )
 
 PART = "database"
-_RANGE_PAGES = 256 * MIB // PAGE_BYTES  # so much of a table is one entry, and is read again alone
+# So much of a table is one entry, and is read again alone. A table is cut finer where it would
+# make fewer than eight, or some readers are done long before the last one.
+_RANGE_PAGES = 256 * MIB // PAGE_BYTES
+_LEAST_RANGE_PAGES = 32 * MIB // PAGE_BYTES
+_RANGES = 8
 _SMALL_PAGES = 4 * MIB // PAGE_BYTES  # below this the driver is faster than starting psql
 _LOOK_EVERY_S = 0.5  # whether reading was given up
 _MOST_READERS = 4  # of rows, each of which keeps a process of the server busy
@@ -264,9 +268,9 @@ class _Dumping:
         def opened() -> Reader:
             name = self._snapshot.name
             encoding = encoding_of(self._connection)
-            program = copy_by_psql(self._programs, self._address, name, text, encoding)
+            program = CopyProgram(self._programs, self._address, name, text, encoding)
             self._running.append(program)
-            return ProgramReader(entry, program)
+            return CopyReader(entry, program)
 
         return opened
 
@@ -315,7 +319,10 @@ class _Dumping:
 
 def _ranges(table: Table) -> list[tuple[int, int]]:
     """The pages of each entry; the last one is open, for rows that came since they were counted."""
-    starts = list(range(0, max(table.pages, 1), _RANGE_PAGES))
+    # By powers of two: as a table grows, most of its entries begin where they did.
+    share = 1 << (table.pages // _RANGES).bit_length() >> 1
+    pages = min(_RANGE_PAGES, max(_LEAST_RANGE_PAGES, share))
+    starts = list(range(0, max(table.pages, 1), pages))
     return list(zip(starts, [*starts[1:], 2**32 - 1], strict=True))
 
 

@@ -17,7 +17,8 @@ from kryonix_backup.errors import (
 )
 from kryonix_backup.model import SourceName
 from kryonix_backup.settings import SourceSettings
-from kryonix_backup.sources.postgres.database import PostgresSource
+from kryonix_backup.sources.postgres.database import PostgresSource, _ranges
+from kryonix_backup.sources.postgres.dumping.contents import Table
 from kryonix_backup.sources.source import Item
 from kryonix_backup.testing.postgres import PostgresServer
 from tests.services.postgres import new_database
@@ -195,6 +196,21 @@ def test_a_large_table_is_dumped_in_ranges_by_psql(
     listed = [each.path for each in client.ls("latest", "db/data/crm.customer")]
     assert len(listed) > 3
     assert rich.digest(postgres, f"{database}_back") == rich.digest(postgres, database)
+
+
+@pytest.mark.parametrize(
+    ("mib", "ranges"), [(0, 1), (32, 1), (33, 2), (255, 8), (256, 8), (511, 16), (1660, 13),
+                        (4096, 16), (100_000, 391)],
+)  # fmt: skip
+def test_tables_are_cut_so_that_readers_are_done_at_the_same_time(mib: int, ranges: int) -> None:
+    pages = mib * 128
+    table = Table(1, "public", "t", ("a",), pages, extension=False, where="")
+
+    found = _ranges(table)
+
+    assert len(found) == ranges
+    assert [low for low, _ in found[1:]] == [high for _, high in found[:-1]]
+    assert (found[0][0], found[-1][1]) == (0, 2**32 - 1)
 
 
 def test_names_without_sense_are_refused(postgres: PostgresServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from kryonix_backup.errors import KryonixError, SourceUnavailable
+from kryonix_backup.errors import KryonixError, SourceError, SourceUnavailable
 from kryonix_backup.model import MIB, Blob, Entry
 from kryonix_backup.sources.postgres.server.address import Address
 from kryonix_backup.sources.postgres.server.session import Connection, conninfo, told
@@ -21,6 +22,7 @@ _PIECE_BYTES = MIB
 # A table that is locked for longer fails the backup. For ever would be wrong: who waits for a table
 # that our own connection has read makes a program of ours wait behind it, which no server can see.
 _LOCK_SECONDS = 10
+_TAG_BYTES = 100  # more than what a server says of a COPY
 
 
 def environment() -> dict[str, str]:
@@ -89,19 +91,16 @@ class PiecesReader:
             yield piece
 
 
-class ProgramReader:
-    """Rows of COPY that a program writes."""
+class CopyReader:
+    """Rows of COPY that `psql` writes."""
 
-    def __init__(self, entry: Entry, program: Program) -> None:
+    def __init__(self, entry: Entry, program: CopyProgram) -> None:
         self._entry = entry
         self._program = program
-        self._rows = 0
 
     def readinto(self, view: memoryview) -> int:
         """The next bytes, as many as there are."""
-        count = self._program.readinto(view)
-        self._rows += bytes(view[:count]).count(b"\n")
-        return count
+        return self._program.readinto(view)
 
     def close(self) -> Entry:
         """
@@ -112,9 +111,10 @@ class ProgramReader:
         with self._program as program:
             try:
                 program.finish()
+                rows = program.rows()
             except KryonixError as error:
                 raise SourceUnavailable(f"{self._entry.text}: {error.message}") from error
-        return _with_rows(self._entry, self._rows)
+        return _with_rows(self._entry, rows)
 
 
 def _with_rows(entry: Entry, rows: int) -> Entry:
@@ -138,21 +138,42 @@ def copied(connection: Connection, query: sql.Composed) -> Iterator[Blob]:
         yield bytes(piece)
 
 
-def copy_by_psql(
-    programs: Path, address: Address, snapshot: str, query: str, encoding: str
-) -> Program:
+class CopyProgram(Program):
     """`psql` writing the rows of a query, as they are in an exported snapshot."""
-    commands = (
-        f"set lock_timeout = '{_LOCK_SECONDS}s'",
-        "begin isolation level repeatable read read only",
-        f"set transaction snapshot '{snapshot}'",
-        query,
-    )
-    words: list[str | Path] = [programs / "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
-    words += ["-d", conninfo(address, client_encoding=encoding)]
-    for command in commands:
-        words += ["-c", command]
-    return Program(words, env=environment(), writes=True)
+
+    def __init__(
+        self, programs: Path, address: Address, snapshot: str, query: str, encoding: str
+    ) -> None:
+        # Rows go to another stream than what is said of them, or psql would not say it. To count
+        # them here takes as long as to name their chunks, and no other thread runs meanwhile.
+        script = (
+            f"set lock_timeout = '{_LOCK_SECONDS}s';\n"
+            "begin isolation level repeatable read read only;\n"
+            f"set transaction snapshot '{snapshot}';\n"
+            f"\\set QUIET off\n{query} \\g /dev/stdout\n"
+        )
+        self._tag = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
+        with tempfile.TemporaryFile() as commands:
+            commands.write(script.encode(encoding))
+            commands.flush()
+            files = (commands.fileno(), self._tag.fileno())
+            words: list[str | Path] = [programs / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1"]
+            words += ["-d", conninfo(address, client_encoding=encoding)]
+            words += ["-f", f"/dev/fd/{files[0]}", "-o", f"/dev/fd/{files[1]}"]
+            super().__init__(words, env=environment(), writes=True, files=files)
+
+    def rows(self) -> int:
+        """How many rows the server has given, by its own count; raises SourceError."""
+        tag = os.pread(self._tag.fileno(), _TAG_BYTES, 0).decode()
+        name, _, count = tag.rstrip("\n").partition(" ")
+        if name != "COPY" or not count.isdecimal():
+            raise SourceError(f"{self.name} ended without saying how many rows there are")
+        return int(count)
+
+    def stop(self) -> None:
+        """End it where it still runs, and let go of it; twice does nothing."""
+        super().stop()
+        self._tag.close()
 
 
 def schema_by_pg_dump(

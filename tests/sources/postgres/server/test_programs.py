@@ -22,6 +22,22 @@ def test_a_server_gets_programs_of_its_own_version(major: int) -> None:
     assert programs_for(major).resolve() == programs_of(major).resolve()
 
 
+def test_programs_that_fit_are_asked_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named, on_path = tmp_path / "named", tmp_path / "path"
+    for folder in (named, on_path):
+        folder.mkdir()
+        for name in ("psql", "pg_dump", "pg_restore"):
+            program = folder / name
+            program.write_text("#!/bin/sh\ntouch \"$0.asked\"\necho 'pg_dump (PostgreSQL) 99.1'\n")
+            program.chmod(0o755)
+    monkeypatch.setenv(VARIABLE, str(named))
+    monkeypatch.setenv("PATH", str(on_path), prepend=":")
+
+    assert programs_for(99) == named
+    assert (named / "pg_dump.asked").exists()
+    assert not (on_path / "pg_dump.asked").exists()
+
+
 def test_without_its_own_version_the_next_one_serves() -> None:
     assert programs_for(min(VERSIONS) + 1) == programs_for(sorted(VERSIONS)[1])
 
