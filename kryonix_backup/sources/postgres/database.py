@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Lock
@@ -22,18 +22,19 @@ from kryonix_backup.errors import (
 from kryonix_backup.model import MIB, Blob, Entry, EntryKind, LogHeader, sort_key
 from kryonix_backup.settings import SourceSettings
 from kryonix_backup.sources.postgres.checking import check
+from kryonix_backup.sources.postgres.decoding.sample import MARK
 from kryonix_backup.sources.postgres.dumping import paths
 from kryonix_backup.sources.postgres.dumping.contents import (
     PAGE_BYTES,
     Table,
     changed_since,
     database_of,
-    large_objects_of,
     roles_of,
     sequences_of,
     tables_of,
     unseen_by,
 )
+from kryonix_backup.sources.postgres.dumping.objects import large_objects_of, mark_of, now_of
 from kryonix_backup.sources.postgres.dumping.reading import (
     BytesReader,
     CopyProgram,
@@ -46,6 +47,7 @@ from kryonix_backup.sources.postgres.dumping.reading import (
 from kryonix_backup.sources.postgres.following.stream import PostgresLog
 from kryonix_backup.sources.postgres.incremental.changes import folded_items, folded_position
 from kryonix_backup.sources.postgres.incremental.folding import Fold
+from kryonix_backup.sources.postgres.incremental.objects import objects_now
 from kryonix_backup.sources.postgres.preparation.needs import refuse_schema
 from kryonix_backup.sources.postgres.preparation.preparing import (
     plan,
@@ -179,11 +181,14 @@ class PostgresSource:
             finally:
                 dumping.end()
 
-    def _folded(self, since: Iterator[Entry], stretch: Stretch) -> Iterator[Item]:
+    def _folded(self, since: Iterator[Entry], stretch: Stretch) -> Iterator[Item | Barrier]:
         fold = Fold(stretch)
-        with connected(self._address) as connection:
-            yield from folded_items(connection, since, fold)
-        self._position = folded_position(stretch, fold)
+        with (
+            connected(self._address) as connection,
+            objects_now(connection, self._address) as objects,
+        ):
+            yield from folded_items(connection, since, fold, objects)
+        self._position = folded_position(stretch, fold, objects.known_since)
 
 
 def _position(snapshot: Exported) -> dict[str, Any]:
@@ -237,8 +242,9 @@ class _Dumping:
         self._tables = tables_of(self._connection)
         items = [item for table in self._tables for item in self._of_table(table)]
         ranges = len(items)
-        items += self._large_objects()
-        items.append(self._small(paths.DATABASE, database_of(self._connection)))
+        objects = list(self._large_objects())
+        items += objects
+        items.append(self._database(len(objects)))
         items.append(self._small(paths.ROLES, roles_of(self._connection)))
         items.append(self._small(paths.SEQUENCES, sequences_of(self._connection)))
         items.append(self._schema(ranges))
@@ -293,9 +299,18 @@ class _Dumping:
         finally:
             self._turn.release()
 
-    def _small(self, path: bytes, content: Any) -> Item:
+    def _database(self, objects: int) -> Item:
+        """With it, of when the large objects are: samples in the log go on from there."""
+        at = self._snapshot.at
+        if at is None:
+            return self._small(paths.DATABASE, database_of(self._connection))
+        mark = mark_of(at, self._snapshot.time, now_of(self._connection).horizon, objects)
+        return self._small(paths.DATABASE, database_of(self._connection), mark)
+
+    def _small(self, path: bytes, content: Any, mark: Mapping[str, Any] | None = None) -> Item:
         body = json.dumps(content, indent=1, sort_keys=True).encode()
-        entry = Entry(path, EntryKind.FILE, len(body), meta={"needed": True})
+        meta = {"needed": True} if mark is None else {"needed": True, MARK: mark}
+        entry = Entry(path, EntryKind.FILE, len(body), meta=meta)
         return Item(entry, lambda: BytesReader(entry, body))
 
     def _schema(self, ranges: int) -> Item:

@@ -109,6 +109,9 @@ def changes(body: bytes) -> Iterator[str]:
             assert open_ == (kind == b"C")
             open_ = kind == b"B"
             continue
+        if kind == b"L":
+            assert not open_
+            continue
         assert open_
         if kind == b"R":
             schema, name = frame[5:].split(b"\0", 2)[:2]

@@ -140,17 +140,18 @@ def rows(server: PostgresServer, database: str) -> dict[str, tuple[int, str]]:
 
 
 def large_objects(server: PostgresServer, database: str) -> dict[str, tuple[int, str]]:
-    """The size of every large object, and a digest of it, its owner and its rights."""
+    """The size of every large object, and a digest of it, its owner, its rights, its comment."""
     found: dict[str, tuple[int, str]] = {}
     with server.connect(database) as connection:
-        for oid, owner, acl in connection.execute(
-            "select oid::int8, pg_get_userbyid(lomowner), lomacl::text from pg_largeobject_metadata"
+        for oid, owner, acl, said in connection.execute(
+            "select oid::int8, pg_get_userbyid(lomowner), lomacl::text,"
+            " obj_description(oid, 'pg_largeobject') from pg_largeobject_metadata"
         ).fetchall():
             content = connection.execute("select lo_get(%s)", (oid,)).fetchone()
             assert content is not None
             assert isinstance(content[0], bytes)
             text = hashlib.sha256(content[0]).hexdigest()
-            found[f"large object {oid}"] = (len(content[0]), f"{text} {owner} {acl}")
+            found[f"large object {oid}"] = (len(content[0]), f"{text} {owner} {acl} {said}")
     return found
 
 

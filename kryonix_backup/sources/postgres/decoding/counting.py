@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from kryonix_backup.errors import Damaged
 from kryonix_backup.model import Blob
-from kryonix_backup.sources.postgres.decoding import pgoutput
+from kryonix_backup.sources.postgres.decoding import pgoutput, sample
 from kryonix_backup.sources.postgres.server.address import SCHEMA
 from kryonix_backup.sources.source import LogCounts
 
@@ -36,6 +36,7 @@ class _Counting:
             ord("M"): self._message,
             ord("O"): self._pass,
             ord("Y"): self._pass,
+            sample.KIND: self._sampled,
         }
 
     def run(self, body: Iterable[Blob]) -> LogCounts:
@@ -75,6 +76,9 @@ class _Counting:
 
     def _message(self, message: bytes) -> None:
         pgoutput.logical(message)
+
+    def _sampled(self, message: bytes) -> None:
+        sample.parse(message)
 
     def _pass(self, message: bytes) -> None:
         """Origins and types hold nothing that is counted."""

@@ -7,14 +7,16 @@ Rows are not decoded here: of most messages only the first five bytes are looked
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from struct import Struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kryonix_backup.errors import Damaged, SourceError
 from kryonix_backup.model import LogHeader
 from kryonix_backup.sources.postgres.decoding import pgoutput
 from kryonix_backup.sources.postgres.decoding.message import PREFIX, Beat, Ddl, parse, told
+from kryonix_backup.sources.postgres.decoding.sample import MARK
 from kryonix_backup.sources.postgres.decoding.times import TWICE, CommitTimes, moment
 from kryonix_backup.sources.postgres.server.address import SCHEMA
 
@@ -70,6 +72,8 @@ class Cutter:
         """A beat at this place, or after it, ends the segment; 0 where none is under way."""
         self.replaced = False
         """Whether a beat found another publication than the chain began with."""
+        self._is_whole = False
+        self._mark = last.meta.get(MARK)
         self._publication = opening.meta["publication"]
         self.most = most
         """So many bytes end a segment, after the transaction that they are of."""
@@ -112,7 +116,20 @@ class Cutter:
         if self.inside or not self._commits:
             return False
         at_beat = 0 < self.awaited <= self.newest_beat
-        return at_beat or len(self._frames) >= self.most or self.size >= _TIMES * self.most
+        if at_beat or self._is_whole:
+            return at_beat
+        return len(self._frames) >= self.most or self.size >= _TIMES * self.most
+
+    def begin_with(self, sampled: bytes, mark: Mapping[str, Any] | None) -> None:
+        """
+        A sample of large objects comes before everything else; ``mark`` is to be told with it.
+
+        Its segment ends with the beat that is awaited and not earlier: what was committed when the
+        sample was taken is then known to last.
+        """
+        self._frames += sampled
+        self._is_whole = mark is not None
+        self._mark = mark or self._mark
 
     def add(self, message: bytes) -> bool:
         """Take a message in; whether something has to be done before the next one."""
@@ -146,6 +163,8 @@ class Cutter:
         meta: dict[str, object] = {"timeline": timeline}
         if twice := self._times.told():
             meta[TWICE] = twice
+        if self._mark is not None:
+            meta[MARK] = dict(self._mark)
         broken = self._breaks[0].reason if self._breaks else ""
         if self._breaks:
             meta |= _told_of(self._breaks)
@@ -165,6 +184,7 @@ class Cutter:
         self._last = header
         if self.awaited <= self.newest_beat:
             self.awaited = 0
+        self._is_whole = False
         self._begin_segment()
         return header
 

@@ -1,4 +1,4 @@
-"""What is in a database, read in one snapshot: tables, sequences, roles, large objects, itself."""
+"""What is in a database, read in one snapshot: tables, sequences, roles, itself."""
 
 from __future__ import annotations
 
@@ -66,11 +66,6 @@ select what from (
     select format('user mapping of %I for %I', usename, srvname) from pg_user_mappings
 ) unseen(what)
 where not (select rolsuper from pg_roles where rolname = user) order by 1
-"""
-_LARGE_OBJECTS = """
-select m.oid::int8, pg_get_userbyid(m.lomowner), m.lomacl::text[],
-       obj_description(m.oid, 'pg_largeobject')
-from pg_largeobject_metadata m order by m.oid
 """
 
 # Roles that own something in this database, may do something in it, or own the database itself.
@@ -174,21 +169,6 @@ def sequences_of(connection: Connection) -> list[list[Any]]:
 def unseen_by(connection: Connection) -> list[str]:
     """What `pg_dump` leaves out, or a part of it, without a word, as this user is no superuser."""
     return [str(row[0]) for row in connection.execute(_UNSEEN)]
-
-
-def large_objects_of(connection: Connection) -> list[tuple[int, dict[str, Any]]]:
-    """The oid of every large object, and who owns it, who may use it, what is said of it."""
-    return [
-        (oid, {"owner": owner, "acl": acl, "comment": comment})
-        for oid, owner, acl, comment in connection.execute(_LARGE_OBJECTS)
-    ]
-
-
-def has_large_objects(connection: Connection) -> bool:
-    """Whether there is any."""
-    query = "select exists (select from pg_largeobject_metadata)"
-    row = connection.execute(query).fetchone()
-    return row is not None and bool(row[0])
 
 
 def roles_of(connection: Connection) -> list[dict[str, Any]]:

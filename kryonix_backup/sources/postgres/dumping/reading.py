@@ -187,13 +187,13 @@ def schema_by_pg_dump(
     return Program(words, env=environment(), writes=True)
 
 
-def large_object(connection: Connection, oid: int) -> Iterator[Blob]:
+def large_object(
+    connection: Connection, oid: int, piece_bytes: int = _PIECE_BYTES
+) -> Iterator[Blob]:
     """The content of a large object, piece by piece."""
     offset = 0
     while True:
-        row = connection.execute(
-            "select lo_get(%s, %s, %s)", (oid, offset, _PIECE_BYTES)
-        ).fetchone()
+        row = connection.execute("select lo_get(%s, %s, %s)", (oid, offset, piece_bytes)).fetchone()
         assert row is not None
         if not row[0]:
             return

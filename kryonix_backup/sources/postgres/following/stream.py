@@ -23,6 +23,7 @@ from kryonix_backup.sources.postgres.following.continuity import (
     command,
     told_of_stream,
 )
+from kryonix_backup.sources.postgres.following.sampling import Sampler
 from kryonix_backup.sources.postgres.following.wire import DATA_BYTES, Wire
 from kryonix_backup.sources.postgres.preparation.beating import beat
 from kryonix_backup.sources.postgres.preparation.preparing import Prepared
@@ -32,6 +33,7 @@ from kryonix_backup.sources.postgres.server.turn import turn
 from kryonix_backup.sources.source import LogPiece, LogStream
 
 _MOST_BYTES = 16 * MIB
+_SAMPLE_BYTES = 4 * MIB  # of a sample; a longer one is kept as chunks, of which most may be there
 _LOOK_S = 0.25  # between two looks whether it is time
 _REPLACED = "our publication was dropped or replaced"
 _SKIPPED = "55000"  # of the warning that a publication is missing, in every language
@@ -108,6 +110,7 @@ class _Stream:
         self._most = most
         self._opening = opening
         self._last = last
+        self._sampler = Sampler(ordinary, address, clock, opening)
         self._burst: _Burst | None = None
         self._under_way: Generator[LogPiece, None, None] | None = None
 
@@ -141,14 +144,36 @@ class _Stream:
 
     def _pieces_until_now(self) -> Iterator[LogPiece]:
         opening, last = self._opening, self._last
+        sampled = bytearray()
+        for body in _bodies(self._sampler.frames(last), sampled):
+            yield LogPiece(body, None)
         with connected(self._address, replication="database") as replication:
             there = check_continuity(self._ordinary, replication, self._address, opening, last)
             cutter = Cutter(opening, last, self._most, repeats=there.repeats)
+            cutter.begin_with(bytes(sampled), self._sampler.mark)
             self._burst = _Burst(self._ordinary, replication, self._address, self._clock, cutter)
             with self._burst.started(opening, last, there.timeline):
                 for piece in self._burst.pieces():
                     self._last = piece.header or self._last
                     yield piece
+
+
+def _bodies(frames: Iterator[bytes], rest: bytearray) -> Iterator[bytes]:
+    """
+    Frames in bodies, the last of which is left in ``rest``: all of them, where they are few.
+
+    A piece of a long object is a body of its own: where it has not changed it is kept already.
+    """
+    is_long = False
+    for frame in frames:
+        is_long = is_long or len(rest) + len(frame) > _SAMPLE_BYTES
+        if is_long and rest and (len(frame) >= MIB or len(rest) >= MIB):
+            yield bytes(rest)
+            rest.clear()
+        if is_long and len(frame) >= MIB:
+            yield frame
+        else:
+            rest += frame
 
 
 class _Burst:

@@ -4,49 +4,41 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Any
 
-from kryonix_backup.errors import LogBroken
 from kryonix_backup.model import Entry, EntryKind, sort_key
 from kryonix_backup.sources.postgres.dumping import paths
-from kryonix_backup.sources.postgres.dumping.contents import (
-    database_of,
-    has_large_objects,
-    roles_of,
-)
+from kryonix_backup.sources.postgres.dumping.contents import database_of, roles_of
 from kryonix_backup.sources.postgres.dumping.reading import BytesReader, Pieces
 from kryonix_backup.sources.postgres.incremental.folding import Fold
+from kryonix_backup.sources.postgres.incremental.objects import ObjectsNow
 from kryonix_backup.sources.postgres.server.session import Connection
-from kryonix_backup.sources.source import FOLDED, Item, Reader, Stretch
+from kryonix_backup.sources.source import FOLDED, Barrier, Item, Reader, Stretch
 
 _ANEW = frozenset({FOLDED, paths.NOW})
 
 
-def folded_items(connection: Connection, since: Iterable[Entry], fold: Fold) -> Iterator[Item]:
-    """
-    Every entry in order; the rows of before are not read.
-
-    Raises LogBroken where there are large objects, which are in no log.
-    """
-    if has_large_objects(connection):
-        raise _large_objects("the database holds")
+def folded_items(
+    connection: Connection, since: Iterable[Entry], fold: Fold, objects: ObjectsNow
+) -> Iterator[Item | Barrier]:
+    """Every entry in order; the rows of before are not read, nor objects that have not changed."""
     new = [_changes(fold), _now(connection)]
-    for entry in since:
-        if entry.path.startswith(paths.LARGE_OBJECTS):
-            raise _large_objects("the snapshot before holds")
-        while new and sort_key(new[0].entry.path) < sort_key(entry.path):
+    for item in objects.items(since):
+        while new and sort_key(new[0].entry.path) < sort_key(item.entry.path):
             yield new.pop(0)
-        if entry.path not in _ANEW:
-            yield Item(entry)
+        if item.entry.path not in _ANEW:
+            yield item
     yield from new
+    yield Barrier()  # the moment of the objects ends with their connection
 
 
-def folded_position(stretch: Stretch, fold: Fold) -> dict[str, Any]:
-    """Where it stands in the log, once everything was folded."""
+def folded_position(stretch: Stretch, fold: Fold, known: datetime | None) -> dict[str, Any]:
+    """Where it stands in the log, once everything was folded, with objects ``known`` since then."""
     return {
         "log": stretch.log,
         "at": stretch.end,
-        "time": stretch.time.isoformat(),
+        "time": max(stretch.time, known or stretch.time).isoformat(),
         "folded": {"after": stretch.after, "changes": fold.changes},
     }
 
@@ -79,7 +71,3 @@ def _now(connection: Connection) -> Item:
     body = json.dumps(content, indent=1, sort_keys=True).encode()
     entry = Entry(paths.NOW, EntryKind.FILE, len(body), meta={"needed": True})
     return Item(entry, lambda: BytesReader(entry, body))
-
-
-def _large_objects(who: str) -> LogBroken:
-    return LogBroken(f"{who} large objects, which are in no log")

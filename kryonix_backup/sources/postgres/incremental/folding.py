@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 
 from kryonix_backup.errors import Damaged, LogBroken
-from kryonix_backup.sources.postgres.decoding import encoding, pgoutput
+from kryonix_backup.sources.postgres.decoding import encoding, pgoutput, sample
 from kryonix_backup.sources.postgres.decoding.latest import ROW_AT, Latest, new_latest, takers
 from kryonix_backup.sources.postgres.decoding.message import PREFIX, Beat, parse
 from kryonix_backup.sources.postgres.decoding.pgoutput import UNCHANGED, Change, Relation, Row
@@ -65,6 +65,7 @@ class Fold:
             ord("M"): self._on_message,
             ord("O"): self._pass,
             ord("Y"): self._pass,
+            sample.KIND: self._pass,
         }
 
     def pieces(self) -> Iterator[bytes]:
@@ -166,7 +167,7 @@ class Fold:
     # ------------------------------------------------------------------ everything else
 
     def _pass(self, _message: bytes) -> Iterable[bytes]:
-        """Origins and types say nothing that a replay needs."""
+        """Origins and types say nothing that a replay needs; large objects are looked at anew."""
         return _NOTHING
 
     def _on_begin(self, message: bytes) -> Iterable[bytes]:

@@ -13,7 +13,7 @@ from kryonix_backup.errors import ValidationFailed
 from kryonix_backup.model import Blob, Entry, Problem
 from kryonix_backup.sources.postgres.dumping import paths
 from kryonix_backup.sources.postgres.restoring.guarding import Guard, guards, write_rows
-from kryonix_backup.sources.postgres.restoring.making import LARGE_OBJECT_RIGHTS, rights_of, run_all
+from kryonix_backup.sources.postgres.restoring.objects import dress_object
 from kryonix_backup.sources.postgres.server.address import Address
 from kryonix_backup.sources.postgres.server.session import Connection, connected
 from kryonix_backup.sources.source import Content
@@ -171,20 +171,4 @@ class _Filling:
             connection.execute("select lo_put(%s, %s, %s)", (oid, offset, bytes(piece)))
             offset += len(piece)
         self._bytes += offset
-        self._dress(connection, oid, entry)
-
-    def _dress(self, connection: Connection, oid: int, entry: Entry) -> None:
-        owner, acl, comment = (entry.meta[name] for name in ("owner", "acl", "comment"))
-        thing = sql.SQL("large object {}").format(sql.Literal(oid))
-        statements = [
-            sql.SQL("alter {} owner to {}").format(thing, sql.Identifier(owner)),
-            *(
-                sql.SQL("grant {} on {} to {}{}").format(
-                    sql.SQL(right), thing, who, sql.SQL(" with grant option" if option else "")
-                )
-                for who, right, option in rights_of(acl or (), LARGE_OBJECT_RIGHTS)
-            ),
-        ]
-        if comment is not None:
-            statements.append(sql.SQL("comment on {} is {}").format(thing, sql.Literal(comment)))
-        self._problems += run_all(connection, statements, entry.text)
+        self._problems += dress_object(connection, oid, entry.meta)

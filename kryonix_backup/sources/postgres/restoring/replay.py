@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kryonix_backup.errors import Damaged, RestoreError
-from kryonix_backup.model import MIB
-from kryonix_backup.sources.postgres.decoding import pgoutput
+from kryonix_backup.model import MIB, Problem
+from kryonix_backup.sources.postgres.decoding import pgoutput, sample
 from kryonix_backup.sources.postgres.decoding.latest import ROW_AT, Latest, new_latest, takers
 from kryonix_backup.sources.postgres.decoding.message import (
     PREFIX,
@@ -22,6 +22,7 @@ from kryonix_backup.sources.postgres.decoding.message import (
 from kryonix_backup.sources.postgres.decoding.pgoutput import Begin, Relation
 from kryonix_backup.sources.postgres.restoring.applying import Applier, bulk_of
 from kryonix_backup.sources.postgres.restoring.guarding import Hush
+from kryonix_backup.sources.postgres.restoring.objects import Objects, Sampled
 from kryonix_backup.sources.postgres.restoring.repeating import repeat
 from kryonix_backup.sources.postgres.server.address import SCHEMA, Address
 from kryonix_backup.sources.postgres.server.session import connected
@@ -42,12 +43,12 @@ _SESSION = "-c session_replication_role=replica -c synchronous_commit=off -c wor
 
 class Replayed(NamedTuple):
     """
-    What was replayed: ``last`` is the time of the last commit in it, of those from ``since`` to
-    ``until``.
+    What was replayed: ``last`` is the time of the last commit in it.
 
     ``sequences`` are as they were at a moment not before that; None where no beat came.
     ``ddl`` counts the changes of the schema that were repeated, and ``views`` are the oids of
-    materialized views that are to be filled once everything is there.
+    materialized views that are to be filled once everything is there. ``objects`` are the large
+    objects that there are by now, and ``problems`` what could not be brought back of them.
     """
 
     commits: int
@@ -56,8 +57,8 @@ class Replayed(NamedTuple):
     sequences: tuple[Sequence, ...] | None
     ddl: int
     views: tuple[int, ...]
-    since: datetime
-    until: datetime
+    objects: Objects
+    problems: tuple[Problem, ...]
 
 
 class Hooks(NamedTuple):
@@ -72,14 +73,19 @@ class Hooks(NamedTuple):
 
 
 def replay(
-    changes: Log, address: Address, hooks: Hooks, left_out: frozenset[int] = frozenset()
+    changes: Log,
+    address: Address,
+    hooks: Hooks,
+    objects: Objects,
+    left_out: frozenset[int] = frozenset(),
 ) -> Replayed:
     """
     Apply everything that was committed after the snapshot, up to the moment that is wanted.
 
     The first commit later than that moment ends it: times of commits are not in order, and this is
     PostgreSQL's own rule. The log is folded while the snapshot's rows are still on their way.
-    Rows of tables whose oids, in this database, are ``left_out`` are passed over.
+    Rows of tables whose oids, in this database, are ``left_out`` are passed over; ``objects`` are
+    the large objects that were loaded.
     Raises ValidationFailed where the log does not fit the database, RestoreError where a change
     of the schema cannot be repeated, Damaged.
     """
@@ -87,7 +93,7 @@ def replay(
         connected(address, options=_SESSION) as connection,
         Applier(connection, hooks.loaded) as applier,
     ):
-        return _Replay(changes, address, applier, hooks, left_out).run()
+        return _Replay(changes, address, applier, hooks, objects, left_out).run()
 
 
 class _Replay:
@@ -99,8 +105,11 @@ class _Replay:
         address: Address,
         applier: Applier,
         hooks: Hooks,
+        objects: Objects,
         left_out: frozenset[int],
     ) -> None:
+        self._sampled = Sampled(applier, objects, changes.until)
+        self._whole: Mapping[str, Any] | None = None
         self._log = changes
         self._address = address
         self._applier = applier
@@ -134,10 +143,12 @@ class _Replay:
             ord("M"): self._on_message,
             ord("O"): self._pass,
             ord("Y"): self._pass,
+            sample.KIND: self._on_sample,
         }
 
     def run(self) -> Replayed:
-        for _, pieces in self._log.segments:
+        for header, pieces in self._log.segments:
+            self._whole = header.meta.get(sample.MARK)
             self._take_all(pgoutput.frames(pieces))
             if self._stopped and self._beat_is_late():
                 break
@@ -154,8 +165,8 @@ class _Replay:
             sequences,
             self._ddl,
             views,
-            self._log.since,
-            self._log.until,
+            self._sampled.objects,
+            tuple(self._sampled.problems),
         )
 
     def _take_all(self, messages: Iterable[bytes]) -> None:
@@ -257,6 +268,10 @@ class _Replay:
 
     def _pass(self, message: bytes) -> None:
         """Origins and types say nothing that is needed here."""
+
+    def _on_sample(self, message: bytes) -> None:
+        """What was sampled after the first commit that is too late is too late as well."""
+        self._sampled.take(message, None if self._stopped else self._whole)
 
     def _on_begin(self, message: bytes) -> None:
         self._begin = began = pgoutput.begin(message)

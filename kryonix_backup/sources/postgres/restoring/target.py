@@ -11,10 +11,10 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import sql
 
@@ -26,6 +26,7 @@ from kryonix_backup.errors import (
     WouldOverwrite,
 )
 from kryonix_backup.model import Blob, Entry, Problem, RestoreId
+from kryonix_backup.sources.postgres.decoding.sample import MARK
 from kryonix_backup.sources.postgres.dumping import paths
 from kryonix_backup.sources.postgres.restoring.archive import Archive
 from kryonix_backup.sources.postgres.restoring.guarding import Hush, clear_room, make_room, shut
@@ -38,6 +39,11 @@ from kryonix_backup.sources.postgres.restoring.making import (
     make_roles,
     run_all,
 )
+from kryonix_backup.sources.postgres.restoring.objects import (
+    Objects,
+    loaded_objects,
+    tell_of_objects,
+)
 from kryonix_backup.sources.postgres.restoring.replay import Hooks, Replayed, replay
 from kryonix_backup.sources.postgres.restoring.sequencing import lead_columns, set_sequences
 from kryonix_backup.sources.postgres.restoring.switch import Switch
@@ -45,7 +51,7 @@ from kryonix_backup.sources.postgres.server.address import Address
 from kryonix_backup.sources.postgres.server.programs import programs_for
 from kryonix_backup.sources.postgres.server.session import Connection, connected
 from kryonix_backup.sources.postgres.server.timescale import AWAKE, check_timescale, rest, wake
-from kryonix_backup.sources.source import FOLDED, Content, LoadReport
+from kryonix_backup.sources.source import FOLDED, Content, LoadReport, Log
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +71,14 @@ _TABLES = """
 select c.oid::int8, n.nspname, c.relname
 from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relkind = 'r'
 """
+
+
+class _Logged(NamedTuple):
+    """What is replayed, on which large objects, but for the rows of which tables."""
+
+    changes: Log
+    objects: Objects
+    left_out: frozenset[int]
 
 
 class PostgresTarget:
@@ -101,7 +115,7 @@ class PostgresTarget:
         """Make the new database and fill it; what an earlier try left is dropped first."""
         new = self._switch.new
         with self._refused(), self._switch.connected() as connection:
-            small, rows, whole = _sorted(content)
+            small, rows, whole, mark = _sorted(content)
             version = connection.info.server_version // 10_000
             self._switch.drop(connection, new)
             roles, database = described(small)
@@ -117,9 +131,18 @@ class PostgresTarget:
                     # Before the log, which may make one anew, or set it.
                     set_sequences(inside, json.loads(small[paths.SEQUENCES]))
                 left_out = frozenset() if whole else _left_out(address, rows)
-                loaded, replayed = self._fill(content, rows, archive, address, left_out, opened)
-            if replayed is not None:
-                self._tell_of_objects(rows, replayed)
+                changes = content.log()
+                logged = (
+                    None
+                    if changes is None
+                    else _Logged(
+                        changes, loaded_objects(changes, rows, mark, whole=whole), left_out
+                    )
+                )
+                loaded, replayed = self._fill(content, rows, archive, address, logged, opened)
+            if replayed is not None and changes is not None:
+                problems += replayed.problems
+                tell_of_objects(self._address, replayed.objects, changes)
             with _unheard(address) as inside:
                 clear_room(inside)
                 set_sequences(inside, _sequences(replayed))
@@ -189,7 +212,7 @@ class PostgresTarget:
         rows: list[Entry],
         archive: Archive,
         address: Address,
-        left_out: frozenset[int],
+        logged: _Logged | None,
         opened: list[str],
     ) -> tuple[Loaded, Replayed | None]:
         """
@@ -209,25 +232,16 @@ class PostgresTarget:
 
         with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
             loading = pool.submit(load_rows, content, rows, address, self._jobs)
-            changes = content.log()
             replayed = None
-            if changes is not None:
+            if logged is not None:
                 with _short_turns():
-                    replayed = replay(changes, address, Hooks(loading.result, build), left_out)
+                    replayed = replay(
+                        logged.changes, address, Hooks(loading.result, build), logged.objects,
+                        logged.left_out,
+                    )  # fmt: skip
             loaded = loading.result()
         build()
         return loaded, replayed
-
-    def _tell_of_objects(self, rows: list[Entry], replayed: Replayed) -> None:
-        objects = any(entry.path.startswith(paths.LARGE_OBJECTS) for entry in rows)
-        if objects:
-            log.warning(
-                "%s: its large objects are as of the backup of %s, %.0f seconds before the moment:"
-                " what changes in them is in no log",
-                self._address.shown,
-                replayed.since.isoformat(),
-                (replayed.until - replayed.since).total_seconds(),
-            )
 
     def _check_rights(self, connection: Connection) -> None:
         row = connection.execute("select rolsuper from pg_roles where rolname = user").fetchone()
@@ -293,14 +307,17 @@ def _short_turns() -> Iterator[None]:
         sys.setswitchinterval(_USUAL_TURN_S)
 
 
-def _sorted(content: Content) -> tuple[dict[bytes, bytes], list[Entry], bool]:
+def _sorted(
+    content: Content,
+) -> tuple[dict[bytes, bytes], list[Entry], bool, Mapping[str, Any] | None]:
     """
     The small entries with their content, and what stands for rows and large objects.
 
-    With that, whether the rows of all tables are there.
+    With that, whether the rows of all tables are there, and of when the large objects are.
     """
     rows: list[Entry] = []
     ranges: list[int] = []
+    marks: list[Mapping[str, Any] | None] = []
 
     def is_small(entry: Entry) -> bool:
         if entry.path.startswith((paths.DATA, paths.LARGE_OBJECTS)):
@@ -308,13 +325,16 @@ def _sorted(content: Content) -> tuple[dict[bytes, bytes], list[Entry], bool]:
             return False
         if entry.path == paths.SCHEMA_DUMP:
             ranges.append(entry.meta["ranges"])
+        if entry.path == paths.DATABASE:
+            marks.append(entry.meta.get(MARK))
         return entry.path != FOLDED  # it comes with the log
 
     small = {entry.path: _joined(pieces) for entry, pieces in content.items(is_small)}
     for name in (paths.SCHEMA_DUMP, paths.DATABASE, paths.ROLES, paths.SEQUENCES):
         if name not in small:
             raise ValidationFailed(f"the snapshot of the database lacks {name.decode()}")
-    return small, rows, sum(entry.path.startswith(paths.DATA) for entry in rows) == ranges[0]
+    whole = sum(entry.path.startswith(paths.DATA) for entry in rows) == ranges[0]
+    return small, rows, whole, marks[0]
 
 
 def _make(archive: Archive, address: Address, timescaledb: Sequence[str] | None) -> None:

@@ -4,11 +4,11 @@ import pytest
 
 from kryonix_backup.sources.postgres.dumping.contents import (
     database_of,
-    large_objects_of,
     roles_of,
     sequences_of,
     tables_of,
 )
+from kryonix_backup.sources.postgres.dumping.objects import large_objects_of
 from kryonix_backup.sources.postgres.server.address import Address
 from kryonix_backup.sources.postgres.server.session import connected
 from kryonix_backup.testing.postgres import PostgresServer

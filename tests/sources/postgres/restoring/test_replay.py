@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from kryonix_backup.errors import TimeUnreachable
-from kryonix_backup.model import ChainId, LogHeader, SourceName
+from kryonix_backup.model import ChainId, LogHeader
+from kryonix_backup.sources.postgres.restoring.objects import Objects
 from kryonix_backup.sources.postgres.restoring.replay import Hooks, replay
 from kryonix_backup.sources.postgres.server.address import Address
 from kryonix_backup.sources.source import Log
@@ -39,29 +40,6 @@ def test_what_was_done_comes_back_as_it_was_at_each_moment(
 
 def test_everything_that_a_database_may_hold_comes_back(lived: Callable[[Load], Story]) -> None:
     lived(EVERYTHING).without_incrementals().prove()
-
-
-def test_large_objects_are_as_of_the_backup(story: Story, caplog: pytest.LogCaptureFixture) -> None:
-    story.run(
-        "select lo_from_bytea(1, 'of then'), lo_from_bytea(2, 'gone later')",
-        "comment on large object 1 is 'of then'",
-    )
-    story.begin()
-    then = rich.large_objects(story.server, story.database)
-    story.run(
-        "select lo_put(1, 0, 'changed'), lo_unlink(2), lo_from_bytea(3, 'made since')",
-        "grant select on large object 3 to public", "alter large object 3 owner to pg_monitor",
-        "comment on large object 3 is 'made since'", "grant all on large object 1 to public",
-    )  # fmt: skip
-    moment = story.remember()
-    story.client.back_up_logs()
-
-    target = story.restored_at(moment)
-
-    assert rich.large_objects(story.server, target) == then
-    (backup,) = story.client.snapshots()
-    since = backup.sources[SourceName("db")].position["time"]
-    assert f"its large objects are as of the backup of {since}, " in caplog.text
 
 
 def test_a_statement_is_read_as_it_was_then(story: Story) -> None:
@@ -301,6 +279,7 @@ def test_the_first_commit_that_is_later_ends_it_whatever_comes_after(
             until = datetime(2000, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
             changes = Log(0, until, until, [(header, [body])])
             hooks = Hooks(lambda: None, lambda: None)
-            replay(changes, Address.parse(postgres.url(database)), hooks)
+            none = Objects(None, until, 0)
+            replay(changes, Address.parse(postgres.url(database)), hooks, none)
             row = connection.execute("select coalesce(string_agg(a, '' order by a), '') from ticks")
             assert row.fetchone() == (expected,)
