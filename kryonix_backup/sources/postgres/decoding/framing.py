@@ -120,15 +120,15 @@ class Cutter:
             return at_beat
         return len(self._frames) >= self.most or self.size >= _TIMES * self.most
 
-    def begin_with(self, sampled: bytes, mark: Mapping[str, Any] | None) -> None:
+    def begin_with(self, sampled: bytes, mark: Mapping[str, Any] | None, *, is_whole: bool) -> None:
         """
-        A sample of large objects comes before everything else; ``mark`` is to be told with it.
+        A sample of large objects comes before everything else; ``mark`` says of the newest one.
 
-        Its segment ends with the beat that is awaited and not earlier: what was committed when the
-        sample was taken is then known to last.
+        Where it ``is_whole`` the segment ends with the beat that is awaited and not earlier: what
+        was committed when the sample was taken is then known to last.
         """
         self._frames += sampled
-        self._is_whole = mark is not None
+        self._is_whole = is_whole
         self._mark = mark or self._mark
 
     def add(self, message: bytes) -> bool:

@@ -14,6 +14,11 @@ _WRAPS = 1 << 32
 # A transaction's number of 32 bits is compared with one at most half of them away.
 _COMPARED = (1 << 31) - (1 << 24)
 _AT_ONCE = 5000
+_COUNTERS = ", ".join(
+    f"pg_stat_get_tuples_{what}('pg_catalog.{table}'::regclass)"
+    for table in ("pg_largeobject", "pg_largeobject_metadata")
+    for what in ("inserted", "updated", "deleted")
+)
 _NOW = """
 select pg_snapshot_xmin(pg_current_snapshot())::text::int8,
        case when pg_is_in_recovery() then null else pg_current_wal_insert_lsn()::text end,
@@ -22,15 +27,10 @@ select pg_snapshot_xmin(pg_current_snapshot())::text::int8,
        and current_setting('track_counts')::bool,
        concat_ws(' ', pg_postmaster_start_time(), d.stats_reset, {}),
        has_table_privilege('pg_catalog.pg_largeobject', 'select'),
-       exists (select from pg_largeobject_metadata)
+       exists (select from pg_largeobject_metadata),
+       pg_stat_get_tuples_inserted('pg_catalog.pg_largeobject_metadata'::regclass) > 0
 from pg_stat_database d where d.datname = current_database()
-""".format(
-    ", ".join(
-        f"pg_stat_get_tuples_{what}('pg_catalog.{table}'::regclass)"
-        for table in ("pg_largeobject", "pg_largeobject_metadata")
-        for what in ("inserted", "updated", "deleted")
-    )
-)
+""".replace("{}", _COUNTERS)
 # Of a transaction that may not have ended by the horizon. Numbers that were frozen long ago may
 # look young, which is no harm.
 _CHANGED = """
@@ -63,7 +63,8 @@ class Now(NamedTuple):
 
     Whatever is committed after the place ``at`` in the WAL has been done by a transaction numbered
     ``horizon`` or later. While ``seen`` is the same nothing has changed that the server has
-    ``counted``, which it does a little late. ``at`` is None on a standby.
+    ``counted``, which it does a little late. ``at`` is None on a standby. Whether there are
+    objects is ``any``, and ``ever`` whether one was made since the server counts.
     """
 
     horizon: int
@@ -73,6 +74,7 @@ class Now(NamedTuple):
     seen: str
     may_look: bool
     any: bool
+    ever: bool
 
 
 def now_of(connection: Connection) -> Now:
@@ -145,11 +147,14 @@ def comments_on_objects(connection: Connection) -> list[tuple[int, str]]:
     return [(oid, text) for oid, text in connection.execute(_COMMENTS).fetchall()]
 
 
-def horizon_of_slot(connection: Connection, slot: str, now: int) -> int | None:
+def horizon_of_slot(connection: Connection, slot: str) -> int | None:
     """A horizon for everything that comes after the place where a slot is; None without one."""
     row = connection.execute(
-        "select catalog_xmin::text::int8 from pg_replication_slots where slot_name = %s", (slot,)
+        "select catalog_xmin::text::int8, pg_snapshot_xmax(pg_current_snapshot())::text::int8"
+        " from pg_replication_slots where slot_name = %s",
+        (slot,),
     ).fetchone()
     if row is None or row[0] is None:
         return None
-    return now - (now - int(row[0])) % _WRAPS
+    oldest, now = row
+    return int(now - (now - oldest) % _WRAPS)

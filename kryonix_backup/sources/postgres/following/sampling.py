@@ -37,7 +37,8 @@ from kryonix_backup.sources.postgres.server.session import Connection, told
 
 log = logging.getLogger(__name__)
 
-_BUSY = 10  # a look is followed by so many times what it took without one
+_SHORT_S = 1.0  # a look that took no longer may be followed by another one at any time
+_BUSY = 10  # any other is followed by so many times what it took without one
 _IDLE = 100  # and where the server has counted no change, by so many,
 _IDLE_S = 240.0  # or so many seconds: what it counts may come late, or never
 _TRY_AGAIN_S = 600.0
@@ -49,14 +50,15 @@ class Sampler:
     """The large objects of one database, sampled again and again."""
 
     def __init__(
-        self, connection: Connection, address: Address, clock: Clock, opening: LogHeader
+        self, connection: Connection, address: Address, clock: Clock, last: LogHeader, slot: str
     ) -> None:
         self.mark: Mapping[str, Any] | None = None
-        """What the meta of the segment says that holds the sample; None without a whole one."""
+        """What the meta of the next segment says of the newest look; None where none ended well."""
         self._connection = connection
         self._address = address
         self._clock = clock
-        self._slot = opening.meta["slot"]
+        # A chain that nothing was fetched of begins where its slot is, and so must its samples.
+        self._start = horizon_of_slot(connection, slot) if last.number == 0 else None
         self._rest_until = 0.0
         self._is_told = False
 
@@ -64,10 +66,9 @@ class Sampler:
         """
         A sample, or nothing where none is needed, or none can be taken now, which is told.
 
-        What was given does not count until there is a ``mark``. Rows are more: that objects
+        What was given does not count unless ``mark`` is of its place. Rows are more: that objects
         cannot be read stops no log.
         """
-        self.mark = None
         if self._clock.monotonic() < self._rest_until:
             return
         try:
@@ -79,16 +80,16 @@ class Sampler:
             log.warning("no sample of large objects: %s", told(error, self._address).message)
 
     def _frames(self, last: LogHeader) -> Iterator[bytes]:
-        now, known = now_of(self._connection), last.meta.get(MARK)
-        if now.at is None or not _is_due(now, known) or not self._may_look(now):
+        now, known = now_of(self._connection), self.mark or last.meta.get(MARK)
+        if now.at is None or not is_due(now, known) or not self._may_look(now):
             return
-        since = self._since(known, last, now)
+        since = self._start if known is None else int(known["horizon"])
         with one_moment(self._connection) as time:
             changed = changed_objects(self._connection, since, now.horizon)
             found = runs_of_objects(self._connection)
             total = sum(number for _, number in found)
             took = self._seconds_since(time)
-            if total or known is None or known["total"] or known["seen"] != now.seen:
+            if total or _may_have_been(now, known):
                 yield sample.begun(sample.Begun(now.at, time, total))
                 yield from self._changed(changed)
                 yield from map(sample.runs, _some(found))
@@ -119,13 +120,6 @@ class Sampler:
             )
         return False
 
-    def _since(self, known: Mapping[str, Any] | None, last: LogHeader, now: Now) -> int | None:
-        if known is not None:
-            return int(known["horizon"])
-        if last.number:
-            return None  # nobody knows since when: this chain began without samples
-        return horizon_of_slot(self._connection, self._slot, now.horizon)
-
     def _seconds_since(self, time: datetime) -> float:
         row = self._connection.execute("select clock_timestamp()").fetchone()
         assert row is not None
@@ -133,15 +127,22 @@ class Sampler:
         return max(seconds, 0.0)
 
 
-def _is_due(now: Now, known: Mapping[str, Any] | None) -> bool:
+def is_due(now: Now, known: Mapping[str, Any] | None) -> bool:
     """Whether it is time for a look, by the server's clock."""
     if known is None:
         return True
     rest = float(known["took"])
     ago = (now.time - datetime.fromisoformat(known["time"])).total_seconds()
     if ago < 0 or now.seen != known["seen"] or not now.counted:
-        return not 0 <= ago < rest * _BUSY
+        return rest < _SHORT_S or not 0 <= ago < rest * _BUSY
     return ago >= max(_IDLE_S, rest * _IDLE)
+
+
+def _may_have_been(now: Now, known: Mapping[str, Any] | None) -> bool:
+    """Whether a backup since the look before may hold objects, though there are none now."""
+    if known is None or now.seen != known["seen"]:
+        return now.ever or (known is not None and known["total"] > 0)
+    return bool(known["total"])
 
 
 def _some(of: Iterable[_T]) -> Iterator[list[_T]]:

@@ -8,8 +8,9 @@ as one that decodes a minute's at once, and so does whoever reads them (docs/ben
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain as joined
 
 import psycopg
 from psycopg.errors import Diagnostic
@@ -110,7 +111,7 @@ class _Stream:
         self._most = most
         self._opening = opening
         self._last = last
-        self._sampler = Sampler(ordinary, address, clock, opening)
+        self._sampler = Sampler(ordinary, address, clock, last, opening.meta["slot"])
         self._burst: _Burst | None = None
         self._under_way: Generator[LogPiece, None, None] | None = None
 
@@ -132,6 +133,10 @@ class _Stream:
             if final or clock.monotonic() >= due:
                 due = clock.monotonic() + every
                 yield from self._pieces_until_now()
+                # Rows first: they are durable by now, however long a look at objects takes.
+                sampled = self._sampler.frames(self._last)
+                for first in sampled:
+                    yield from self._pieces_until_now(joined((first,), sampled))
                 if final:
                     return
             else:
@@ -142,15 +147,15 @@ class _Stream:
         assert self._burst is not None, "nothing was fetched"
         self._burst.confirm(end)
 
-    def _pieces_until_now(self) -> Iterator[LogPiece]:
+    def _pieces_until_now(self, frames: Iterable[bytes] | None = None) -> Iterator[LogPiece]:
         opening, last = self._opening, self._last
         sampled = bytearray()
-        for body in _bodies(self._sampler.frames(last), sampled):
+        for body in _bodies(frames or (), sampled):
             yield LogPiece(body, None)
         with connected(self._address, replication="database") as replication:
             there = check_continuity(self._ordinary, replication, self._address, opening, last)
             cutter = Cutter(opening, last, self._most, repeats=there.repeats)
-            cutter.begin_with(bytes(sampled), self._sampler.mark)
+            cutter.begin_with(bytes(sampled), self._sampler.mark, is_whole=frames is not None)
             self._burst = _Burst(self._ordinary, replication, self._address, self._clock, cutter)
             with self._burst.started(opening, last, there.timeline):
                 for piece in self._burst.pieces():
@@ -158,22 +163,36 @@ class _Stream:
                     yield piece
 
 
-def _bodies(frames: Iterator[bytes], rest: bytearray) -> Iterator[bytes]:
-    """
-    Frames in bodies, the last of which is left in ``rest``: all of them, where they are few.
-
-    A piece of a long object is a body of its own: where it has not changed it is kept already.
-    """
-    is_long = False
+def _bodies(frames: Iterable[bytes], rest: bytearray) -> Iterator[bytes]:
+    """Frames in bodies; where they are few, they are all left in ``rest``."""
+    held: list[bytes] = []
+    size, is_long = 0, False
     for frame in frames:
-        is_long = is_long or len(rest) + len(frame) > _SAMPLE_BYTES
-        if is_long and rest and (len(frame) >= MIB or len(rest) >= MIB):
-            yield bytes(rest)
-            rest.clear()
-        if is_long and len(frame) >= MIB:
-            yield frame
-        else:
-            rest += frame
+        held.append(frame)
+        size += len(frame)
+        if size > _SAMPLE_BYTES:
+            is_long = True
+            yield from _aligned(held)
+            held, size = [], 0
+    if is_long:
+        yield from _aligned(held)
+    else:
+        rest += b"".join(held)
+
+
+def _aligned(frames: Iterable[bytes]) -> Iterator[bytes]:
+    """Each piece of a long object by itself: where it has not changed it is kept already."""
+    small = bytearray()
+    for frame in frames:
+        if len(frame) < MIB:
+            small += frame
+            continue
+        if small:
+            yield bytes(small)
+            small.clear()
+        yield frame
+    if small:
+        yield bytes(small)
 
 
 class _Burst:

@@ -6,13 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kryonix_backup.errors import ValidationFailed
-from kryonix_backup.model import SourceName
 from kryonix_backup.testing.postgres import PostgresServer
 from tests.services.postgres import VERSIONS
 from tests.sources.postgres import rich
-from tests.sources.postgres.engine import restored
-from tests.sources.postgres.story import KEYED, Story
+from tests.sources.postgres.story import Story
 
 pytestmark = pytest.mark.service
 newest = pytest.mark.parametrize("postgres", [max(VERSIONS)], indirect=True, ids=["newest"])

@@ -17,7 +17,6 @@ from kryonix_backup.sources.postgres.server.address import Address
 from kryonix_backup.sources.source import Log
 from kryonix_backup.testing.postgres import PostgresServer
 from tests.services.postgres import new_database
-from tests.sources.postgres import rich
 from tests.sources.postgres.story import (
     CHANGES_OF_THE_SCHEMA,
     EVERYTHING,
