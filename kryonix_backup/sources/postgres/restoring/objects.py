@@ -51,7 +51,8 @@ def loaded_objects(
     if mark is None:  # saved before there were samples
         return Objects(changes.after if whole else None, changes.since, count)
     time = datetime.fromisoformat(mark["time"])
-    return Objects(mark["at"] if count == mark["total"] else None, time, count)
+    goes_on = count == mark["total"] and (whole or count > 0)
+    return Objects(mark["at"] if goes_on else None, time, count)
 
 
 def tell_of_objects(address: Address, objects: Objects, changes: Log) -> None:

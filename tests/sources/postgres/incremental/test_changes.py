@@ -132,18 +132,6 @@ def _is_full(story: Story, why: str) -> None:
 
 
 @newest
-def test_with_a_large_object_it_is_a_full_one(story: Story) -> None:
-    story.run(KEYED)
-    story.begin()
-    story.run("select lo_from_bytea(0, 'long')")
-    _is_full(story, "the database holds large objects")
-
-    story.run("select lo_unlink(oid) from pg_largeobject_metadata")
-    _is_full(story, "the snapshot before holds large objects")
-    assert story.incremental()["kind"] == "incremental"
-
-
-@newest
 def test_after_a_bad_migration_it_is_a_full_one(story: Story) -> None:
     story.run(KEYED, "insert into keyed values (1, '1', 'b')")
     story.begin()

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from kryonix_backup.errors import LogBroken
+from kryonix_backup.sources.postgres.incremental.objects import objects_now
+from kryonix_backup.sources.postgres.server.address import Address
 from kryonix_backup.testing.postgres import PostgresServer
 from tests.services.postgres import VERSIONS
 from tests.sources.postgres.story import KEYED, Story
@@ -62,3 +65,19 @@ def test_it_reads_those_that_changed_and_leaves_out_those_that_are_gone(story: S
         story.prove_one(*moment)
     assert second == story.moments[2][0]
     story.prove_snapshot(*story.moments[-1][1:])
+
+
+def test_who_may_not_see_which_changed_makes_a_full_one(
+    postgres: PostgresServer, story: Story
+) -> None:
+    address = Address.parse(postgres.url(story.database, user="weak_folder"))
+    with story.server.connect(story.database) as connection:
+        connection.execute("create role weak_folder login; set role weak_folder")
+        try:
+            with (
+                pytest.raises(LogBroken, match="weak_folder may not see which"),
+                objects_now(connection, address),
+            ):
+                pass
+        finally:
+            connection.execute("reset role; drop role weak_folder")

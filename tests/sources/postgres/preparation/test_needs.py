@@ -127,8 +127,17 @@ def test_what_is_in_no_log_is_told(postgres: PostgresServer) -> None:
         assert list(not_in_the_log(connection)) == []
         connection.execute("select lo_create(0)")
         (found,) = not_in_the_log(connection)
+        assert (found.what, found.passed) == ("log: large objects", True)
 
-    assert (found.what, found.passed) == ("log: large objects", True)
+        connection.execute('create role "Weak ""two""" login')
+        connection.execute('set role "Weak ""two"""')
+        (lacking,) = not_in_the_log(connection)
+        connection.execute("reset role")
+        assert not lacking.passed
+        connection.execute(lacking.mend.encode())
+        connection.execute('set role "Weak ""two"""')
+        assert [each.passed for each in not_in_the_log(connection)] == [True]
+        connection.execute('reset role; drop role "Weak ""two"""')
 
 
 def test_traces_of_us_are_found(postgres: PostgresServer) -> None:
