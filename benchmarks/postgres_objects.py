@@ -1,11 +1,11 @@
 """
-Measure what it would cost to keep large objects up to date with each segment of a log.
+Measure what it costs to keep large objects up to date with each segment of a log.
 
-    .venv/bin/python benchmarks/postgres_objects.py --mib 512
+    .venv/bin/python benchmarks/postgres_objects.py --mib 256
 
-No log holds them. To find which have changed since the last look, the server can only read the
-table that they are in, page by page, by each row's transaction; a row is of 2 KiB. Prints what
-that scan takes, beside a scan of who owns them, and reading all of them, as JSON.
+No log holds them. Whether any may have changed is asked each time; which have, where that is so:
+the server reads all rows that they are made of. Prints what both take, beside reading the content
+of all of them, as JSON.
 """
 
 from __future__ import annotations
@@ -14,23 +14,18 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 
 from postgres_measure import server_cpu
 
+from kryonix_backup.sources.postgres.dumping.objects import (
+    changed_objects,
+    now_of,
+    runs_of_objects,
+)
 from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
 
-_LOOKS = {
-    # Ages of transactions are compared as the server does, modulo their wrap.
-    "which have changed": (
-        "select count(distinct loid) from pg_largeobject where age(xmin) < age(%s::text::xid)"
-    ),
-    "whose owner or rights have changed": (
-        "select count(*) from pg_largeobject_metadata where age(xmin) < age(%s::text::xid)"
-    ),
-    "all of them, read": (
-        "select sum(length(lo_get(oid))) from pg_largeobject_metadata where %s::text is not null"
-    ),
-}
+_CONTENT = "select sum(length(lo_get(oid))) from pg_largeobject_metadata"
 
 
 def measured(server: PostgresServer, options: argparse.Namespace) -> dict[str, object]:
@@ -42,17 +37,23 @@ def measured(server: PostgresServer, options: argparse.Namespace) -> dict[str, o
             "::bytea), '') from generate_series(1, %s) n))) from generate_series(1, %s) g",
             (options.kib * 1024 // 64, count),
         )
-        row = connection.execute("select pg_current_xact_id()::xid::text").fetchone()
-        assert row is not None
         connection.execute("vacuum analyze pg_largeobject")
+        before = now_of(connection)
         connection.execute("select lo_put(oid, 0, 'x') from pg_largeobject_metadata limit 10")
+        now = now_of(connection)
+        looks: dict[str, Callable[[], object]] = {
+            "whether any have changed": lambda: now_of(connection),
+            "which have changed": lambda: changed_objects(connection, before.horizon, now.horizon),
+            "which there are": lambda: runs_of_objects(connection),
+            "all of them, read": lambda: connection.execute(_CONTENT).fetchall(),
+        }
         found: dict[str, object] = {"objects": count, "mib": options.mib}
-        for name, query in _LOOKS.items():
+        for name, look in looks.items():
             for _ in range(2):
-                before, started = server_cpu(server), time.monotonic()
-                connection.execute(query.encode(), (row[0],))
-                wall, cpu = time.monotonic() - started, server_cpu(server) - before
-                found[name] = {"wall_s": round(wall, 2), "cpu_s": round(cpu, 2)}
+                cpu, started = server_cpu(server), time.monotonic()
+                look()
+                wall, used = time.monotonic() - started, server_cpu(server) - cpu
+                found[name] = {"wall_s": round(wall, 3), "cpu_s": round(used, 3)}
     return found
 
 

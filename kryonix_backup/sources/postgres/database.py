@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import psycopg
 from psycopg import sql
 
 from kryonix_backup.errors import (
@@ -43,6 +44,7 @@ from kryonix_backup.sources.postgres.dumping.reading import (
     copied,
     large_object,
     schema_by_pg_dump,
+    told_of_reading,
 )
 from kryonix_backup.sources.postgres.following.stream import PostgresLog
 from kryonix_backup.sources.postgres.incremental.changes import folded_items, folded_position
@@ -246,9 +248,15 @@ class _Dumping:
         items += objects
         items.append(self._database(len(objects)))
         items.append(self._small(paths.ROLES, roles_of(self._connection)))
-        items.append(self._small(paths.SEQUENCES, sequences_of(self._connection)))
+        items.append(self._small(paths.SEQUENCES, self._sequences()))
         items.append(self._schema(ranges))
         yield from sorted(items, key=lambda item: sort_key(item.entry.path))
+
+    def _sequences(self) -> list[list[Any]]:
+        try:
+            return sequences_of(self._connection)
+        except psycopg.Error as error:  # one that the snapshot sees may be gone by its name
+            raise told_of_reading(error, self._address) from error
 
     def _of_table(self, table: Table) -> Iterator[Item]:
         ranges = _ranges(table)

@@ -79,7 +79,7 @@ class PiecesReader:
         try:
             return self._pieces.readinto(view)
         except psycopg.Error as error:
-            raise _of_reading(error, self._address) from error
+            raise told_of_reading(error, self._address) from error
 
     def close(self) -> Entry:
         """The entry, with the number of its rows where they were counted."""
@@ -201,7 +201,7 @@ def large_object(
         offset += len(row[0])
 
 
-def _of_reading(error: psycopg.Error, address: Address) -> KryonixError:
+def told_of_reading(error: psycopg.Error, address: Address) -> KryonixError:
     """What a snapshot sees can be gone by name all the same."""
     if isinstance(error, pg.UndefinedTable | pg.UndefinedColumn):
         return SourceUnavailable(
