@@ -14,6 +14,7 @@ _WRAPS = 1 << 32
 # A transaction's number of 32 bits is compared with one at most half of them away.
 _COMPARED = (1 << 31) - (1 << 24)
 _AT_ONCE = 5000
+_LOCK_MS = 10_000
 _COUNTERS = ", ".join(
     f"pg_stat_get_tuples_{what}('pg_catalog.{table}'::regclass)"
     for table in ("pg_largeobject", "pg_largeobject_metadata")
@@ -92,9 +93,14 @@ def mark_of(at: int, time: datetime, horizon: int, total: int) -> dict[str, Any]
 
 @contextmanager
 def one_moment(connection: Connection) -> Iterator[datetime]:
-    """Everything is looked at as of one moment; a time before which it was all committed."""
+    """
+    Everything is looked at as of one moment; a time before which it was all committed.
+
+    It does not wait long for who has locked the objects' tables: others wait for us.
+    """
     connection.execute("begin isolation level repeatable read read only")
     try:
+        connection.execute(f"set local lock_timeout = {_LOCK_MS}".encode())
         row = connection.execute("select clock_timestamp()").fetchone()
         assert row is not None
         yield row[0]

@@ -20,8 +20,9 @@ from kryonix_backup.sources.postgres.dumping.objects import (
     one_moment,
 )
 from kryonix_backup.sources.postgres.dumping.reading import PiecesReader, large_object
+from kryonix_backup.sources.postgres.preparation.beating import beat
 from kryonix_backup.sources.postgres.server.address import Address
-from kryonix_backup.sources.postgres.server.session import Connection
+from kryonix_backup.sources.postgres.server.session import Connection, connected
 from kryonix_backup.sources.source import Item, Reader
 
 
@@ -107,4 +108,9 @@ def objects_now(connection: Connection, address: Address) -> Iterator[ObjectsNow
     if now.at is None:
         raise LogBroken("the server is a standby, and nobody knows where it stands in its log")
     with one_moment(connection) as time:
-        yield ObjectsNow(connection, address, now, now.at, time)
+        objects = ObjectsNow(connection, address, now, now.at, time)
+        with connected(address) as other:
+            # What was seen may be committed and not yet durable; a commit after it is both at once.
+            other.execute("set synchronous_commit = local")
+            beat(other)
+        yield objects
