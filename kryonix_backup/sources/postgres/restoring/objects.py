@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from psycopg import sql
 
-from kryonix_backup.errors import Damaged, ValidationFailed
+from kryonix_backup.errors import Damaged
 from kryonix_backup.model import Entry, Problem
 from kryonix_backup.sources.postgres.decoding import sample
 from kryonix_backup.sources.postgres.dumping import paths
@@ -74,7 +74,8 @@ class Sampled:
     def __init__(self, applier: Applier, objects: Objects, until: datetime) -> None:
         self.objects = objects
         """Those that there are by now."""
-        self.problems: list[Problem] = []
+        self._problems: list[Problem] = []
+        self._missing: list[int] = []
         self._applier = applier
         self._connection = applier.connection
         self._until = until
@@ -85,11 +86,27 @@ class Sampled:
         self._there = array("I")
         self._comments: dict[int, str] = {}
 
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """
+        What could not be brought back, and objects that the newest sample names and none holds.
+
+        A sample may name one whose removal was in the log already, and waited for a standby.
+        """
+        return *self._problems, *(
+            Problem(
+                f"large object {oid}",
+                "is named by the newest sample in the transaction log, but neither that nor the"
+                " backup holds it; it may have been removed just before",
+            )
+            for oid in self._missing
+        )
+
     def take(self, message: bytes, whole: Mapping[str, Any] | None) -> None:
         """
         The next frame of a sample; ``whole`` is the one that the segment holds to its end.
 
-        Raises ValidationFailed where it does not fit the database, and Damaged.
+        Raises Damaged.
         """
         part = sample.parse(message)
         if isinstance(part, sample.Begun):
@@ -145,7 +162,7 @@ class Sampled:
 
     def _finish_object(self) -> None:
         if self._oid is not None:
-            self.problems += dress_object(self._connection, self._oid, self._meta)
+            self._problems += dress_object(self._connection, self._oid, self._meta)
         self._oid = None
 
     def _pause(self) -> None:
@@ -158,13 +175,9 @@ class Sampled:
         assert self._begun is not None
         rows = self._connection.execute("select oid::int8 from pg_largeobject_metadata").fetchall()
         found, there = {row[0] for row in rows}, set(self._there)
-        missing = there - found
-        if missing or len(there) != self._begun.total:
-            raise ValidationFailed(
-                f"large object {min(missing, default=0)} and {len(missing)} in all are not in the"
-                " database, though a sample in its transaction log does not hold them as changed",
-                "The log does not fit the snapshot; restore the snapshot itself, or another one.",
-            )
+        if len(there) != self._begun.total:
+            raise Damaged("a sample of large objects does not name all that there were")
+        self._missing = sorted(there - found)
         gone = iter(sorted(found - there))
         while some := list(islice(gone, _AT_ONCE)):
             self._connection.execute("commit")
@@ -183,7 +196,7 @@ class Sampled:
             if was.get(oid) != wanted.get(oid):
                 self._pause()
                 statement = _comment(oid, wanted.get(oid))
-                self.problems += run_all(self._connection, [statement], f"large object {oid}")
+                self._problems += run_all(self._connection, [statement], f"large object {oid}")
 
 
 def dress_object(connection: Connection, oid: int, meta: Mapping[str, Any]) -> list[Problem]:

@@ -166,7 +166,7 @@ class _Replay:
             self._ddl,
             views,
             self._sampled.objects,
-            tuple(self._sampled.problems),
+            self._sampled.problems,
         )
 
     def _take_all(self, messages: Iterable[bytes]) -> None:

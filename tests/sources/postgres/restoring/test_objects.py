@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kryonix_backup.errors import Damaged, ValidationFailed
+from kryonix_backup.errors import Damaged
+from kryonix_backup.model import Problem
 from kryonix_backup.sources.postgres.decoding import pgoutput, sample
 from kryonix_backup.sources.postgres.restoring.applying import Applier
 from kryonix_backup.sources.postgres.restoring.objects import Objects, Sampled
@@ -95,7 +96,7 @@ def test_a_restore_without_them_stays_without_them(story: Story) -> None:
 
 def _taken(
     postgres: PostgresServer, frames: list[bytes], objects: Objects, whole: int
-) -> tuple[Objects, list[int]]:
+) -> tuple[Objects, list[int], tuple[Problem, ...]]:
     """What becomes of a database's one object, 7, by these frames."""
     database = new_database(postgres)
     with postgres.connect(database) as made:
@@ -108,7 +109,7 @@ def _taken(
             for message in pgoutput.frames(frames):
                 sampled.take(message, {"at": whole})
         rows = made.execute("select oid::int8 from pg_largeobject_metadata order by 1").fetchall()
-    return sampled.objects, [int(str(row[0])) for row in rows]
+    return sampled.objects, [int(str(row[0])) for row in rows], sampled.problems
 
 
 META = {"owner": "postgres", "acl": None, "comment": None}
@@ -127,7 +128,7 @@ def _sample(at: int, time: datetime, *there: int) -> list[bytes]:
 @newest
 def test_a_sample_counts_where_it_is_whole_and_of_its_time(postgres: PostgresServer) -> None:
     now = TIME - timedelta(seconds=1)
-    taken = (Objects(60, now, 1), [9])
+    taken = (Objects(60, now, 1), [9], ())
     assert _taken(postgres, _sample(60, now, 9), LOADED, 60) == taken
     for frames, objects, whole in (
         (_sample(60, now, 9), LOADED, 59),  # it was given up half way
@@ -135,13 +136,16 @@ def test_a_sample_counts_where_it_is_whole_and_of_its_time(postgres: PostgresSer
         (_sample(49, now, 9), LOADED, 49),  # before the backup
         (_sample(60, now, 9), LOADED._replace(after=None), 60),  # some were left out
     ):
-        assert _taken(postgres, frames, objects, whole) == (objects, [7])
+        assert _taken(postgres, frames, objects, whole) == (objects, [7], ())
 
 
 @newest
 def test_a_sample_that_does_not_fit_is_told(postgres: PostgresServer) -> None:
-    with pytest.raises(ValidationFailed, match="large object 8 and 1 in all are not in the"):
-        _taken(postgres, _sample(60, BEFORE, 7, 8, 9), LOADED, 60)
+    objects, there, problems = _taken(postgres, _sample(60, BEFORE, 7, 8, 9), LOADED, 60)
+    assert (objects.total, there) == (3, [7, 9])
+    assert [problem.path for problem in problems] == ["large object 8"]
+    with pytest.raises(Damaged, match="does not name all"):
+        _taken(postgres, [*_sample(60, BEFORE, 9)[:2], sample.ended()], LOADED, 60)
     broken = [_sample(60, BEFORE)[0], sample.piece(b"x")]
     with pytest.raises(Damaged, match="content of none"):
         _taken(postgres, broken, LOADED, 60)
