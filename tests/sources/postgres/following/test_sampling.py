@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from kryonix_backup.sources.postgres.decoding.counting import count_log
 from kryonix_backup.sources.postgres.dumping.objects import Now
 from kryonix_backup.sources.postgres.following.sampling import Sampler, is_due
 from kryonix_backup.sources.postgres.server.session import connected
-from kryonix_backup.testing.postgres import PostgresServer
+from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
 from tests.services.postgres import new_database
 from tests.sources.postgres.log import Followed, changes, frames
 
@@ -150,3 +151,19 @@ def test_when_a_look_is_due() -> None:
     assert is_due(_now(100, "2"), known)
     assert not is_due(_now(900), known)
     assert is_due(_now(1000), known)
+
+
+def test_what_a_crash_has_lost_count_of_is_looked_at() -> None:
+    with start_postgres(max(versions())) as server:
+        followed = Followed(server, "postgres")
+        followed.run("select lo_from_bytea(1, 'x'), lo_from_bytea(2, 'x')", COUNTED)
+        followed.drain()
+        seen = followed.last.meta[sample.MARK]["seen"]
+        with server.connect() as connection:
+            connection.execute("select lo_put(2, 0, 'y')")
+            server.stop(signal.SIGQUIT)
+        server.start()
+        followed.drain()
+
+        assert _objects(followed) == [[1, 2], [2]]
+        assert followed.last.meta[sample.MARK]["seen"] != seen
