@@ -193,7 +193,9 @@ def large_object(
     """The content of a large object, piece by piece."""
     offset = 0
     while True:
-        row = connection.execute("select lo_get(%s, %s, %s)", (oid, offset, piece_bytes)).fetchone()
+        row = connection.execute(
+            "select lo_get(%s, %s, %s)", (oid, offset, piece_bytes), binary=True
+        ).fetchone()
         assert row is not None
         if not row[0]:
             return

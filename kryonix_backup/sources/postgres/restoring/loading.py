@@ -168,7 +168,7 @@ class _Filling:
         connection.execute("select lo_create(%s)", (oid,))
         offset = 0
         for piece in pieces:
-            connection.execute("select lo_put(%s, %s, %s)", (oid, offset, bytes(piece)))
+            connection.execute("select lo_put(%s, %s, %b)", (oid, offset, bytes(piece)))
             offset += len(piece)
         self._bytes += offset
         self._problems += dress_object(connection, oid, entry.meta)

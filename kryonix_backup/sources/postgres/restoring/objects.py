@@ -156,7 +156,7 @@ class Sampled:
         if self._oid is None:
             raise Damaged("a sample of large objects has content of none")
         self._connection.execute(
-            "select lo_put(%s, %s, %s)", (self._oid, self._offset, bytes(data))
+            "select lo_put(%s, %s, %b)", (self._oid, self._offset, bytes(data))
         )
         self._offset += len(data)
 
