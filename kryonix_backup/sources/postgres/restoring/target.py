@@ -39,11 +39,7 @@ from kryonix_backup.sources.postgres.restoring.making import (
     make_roles,
     run_all,
 )
-from kryonix_backup.sources.postgres.restoring.objects import (
-    Objects,
-    loaded_objects,
-    tell_of_objects,
-)
+from kryonix_backup.sources.postgres.restoring.objects import loaded_objects, tell_of_objects
 from kryonix_backup.sources.postgres.restoring.replay import Hooks, Replayed, replay
 from kryonix_backup.sources.postgres.restoring.sequencing import lead_columns, set_sequences
 from kryonix_backup.sources.postgres.restoring.switch import Switch
@@ -51,7 +47,7 @@ from kryonix_backup.sources.postgres.server.address import Address
 from kryonix_backup.sources.postgres.server.programs import programs_for
 from kryonix_backup.sources.postgres.server.session import Connection, connected
 from kryonix_backup.sources.postgres.server.timescale import AWAKE, check_timescale, rest, wake
-from kryonix_backup.sources.source import FOLDED, Content, LoadReport, Log
+from kryonix_backup.sources.source import FOLDED, Content, LoadReport
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +69,17 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relkind = 
 """
 
 
-class _Logged(NamedTuple):
-    """What is replayed, on which large objects, but for the rows of which tables."""
+class _Saved(NamedTuple):
+    """
+    The small entries with their content, and what stands for rows and large objects.
 
-    changes: Log
-    objects: Objects
-    left_out: frozenset[int]
+    With that, whether the rows of all tables are there, and of when the large objects are.
+    """
+
+    small: dict[bytes, bytes]
+    rows: list[Entry]
+    whole: bool
+    mark: Mapping[str, Any] | None
 
 
 class PostgresTarget:
@@ -115,7 +116,8 @@ class PostgresTarget:
         """Make the new database and fill it; what an earlier try left is dropped first."""
         new = self._switch.new
         with self._refused(), self._switch.connected() as connection:
-            small, rows, whole, mark = _sorted(content)
+            saved = _sorted(content)
+            small = saved.small
             version = connection.info.server_version // 10_000
             self._switch.drop(connection, new)
             roles, database = described(small)
@@ -130,19 +132,8 @@ class PostgresTarget:
                     opened = make_room(inside)
                     # Before the log, which may make one anew, or set it.
                     set_sequences(inside, json.loads(small[paths.SEQUENCES]))
-                left_out = frozenset() if whole else _left_out(address, rows)
-                changes = content.log()
-                logged = (
-                    None
-                    if changes is None
-                    else _Logged(
-                        changes, loaded_objects(changes, rows, mark, whole=whole), left_out
-                    )
-                )
-                loaded, replayed = self._fill(content, rows, archive, address, logged, opened)
-            if replayed is not None and changes is not None:
-                problems += replayed.problems
-                tell_of_objects(self._address, replayed.objects, changes)
+                left_out = frozenset() if saved.whole else _left_out(address, saved.rows)
+                loaded, replayed = self._fill(content, saved, archive, address, left_out, opened)
             with _unheard(address) as inside:
                 clear_room(inside)
                 set_sequences(inside, _sequences(replayed))
@@ -209,10 +200,10 @@ class PostgresTarget:
     def _fill(
         self,
         content: Content,
-        rows: list[Entry],
+        saved: _Saved,
         archive: Archive,
         address: Address,
-        logged: _Logged | None,
+        left_out: frozenset[int],
         opened: list[str],
     ) -> tuple[Loaded, Replayed | None]:
         """
@@ -231,16 +222,19 @@ class PostgresTarget:
                 built = True
 
         with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
-            loading = pool.submit(load_rows, content, rows, address, self._jobs)
+            loading = pool.submit(load_rows, content, saved.rows, address, self._jobs)
+            changes = content.log()
             replayed = None
-            if logged is not None:
+            if changes is not None:
+                objects = loaded_objects(changes, saved.rows, saved.mark, whole=saved.whole)
+                hooks = Hooks(loading.result, build)
                 with _short_turns():
-                    replayed = replay(
-                        logged.changes, address, Hooks(loading.result, build), logged.objects,
-                        logged.left_out,
-                    )  # fmt: skip
+                    replayed = replay(changes, address, hooks, objects, left_out)
+                tell_of_objects(self._address, replayed.objects, changes)
             loaded = loading.result()
         build()
+        if replayed is not None:
+            loaded = loaded._replace(problems=(*loaded.problems, *replayed.problems))
         return loaded, replayed
 
     def _check_rights(self, connection: Connection) -> None:
@@ -307,14 +301,7 @@ def _short_turns() -> Iterator[None]:
         sys.setswitchinterval(_USUAL_TURN_S)
 
 
-def _sorted(
-    content: Content,
-) -> tuple[dict[bytes, bytes], list[Entry], bool, Mapping[str, Any] | None]:
-    """
-    The small entries with their content, and what stands for rows and large objects.
-
-    With that, whether the rows of all tables are there, and of when the large objects are.
-    """
+def _sorted(content: Content) -> _Saved:
     rows: list[Entry] = []
     ranges: list[int] = []
     marks: list[Mapping[str, Any] | None] = []
@@ -334,7 +321,7 @@ def _sorted(
         if name not in small:
             raise ValidationFailed(f"the snapshot of the database lacks {name.decode()}")
     whole = sum(entry.path.startswith(paths.DATA) for entry in rows) == ranges[0]
-    return small, rows, whole, marks[0]
+    return _Saved(small, rows, whole, marks[0])
 
 
 def _make(archive: Archive, address: Address, timescaledb: Sequence[str] | None) -> None:
