@@ -22,6 +22,9 @@ _numbers = itertools.count()
 
 
 _OURS = "select datname from pg_database where not datistemplate and datname <> 'postgres'"
+_SUBSCRIPTIONS = """
+select subname from pg_subscription s join pg_database d on d.oid = s.subdbid where datname = %s
+"""
 _SLOTS = """
 select pg_drop_replication_slot(slot_name) from pg_replication_slots
 where database = %s and not active
@@ -81,11 +84,26 @@ def swept() -> Iterator[None]:
 
 def _sweep(server: PostgresServer) -> None:
     with server.connect() as connection:
-        for (name,) in connection.execute(_OURS).fetchall():
+        for (found,) in connection.execute(_OURS).fetchall():
+            name = str(found)
             if name not in _kept:
+                _kept.add(name)  # one that does not go fails one test
+                if connection.execute(_SUBSCRIPTIONS, (name,)).fetchall():
+                    _unsubscribe(server, name)
                 connection.execute(_SLOTS, (name,))
-                connection.execute(sql.SQL("drop database {} with (force)").format(
-                    sql.Identifier(str(name))))  # fmt: skip
+                connection.execute(
+                    sql.SQL("drop database {} with (force)").format(sql.Identifier(name))
+                )
+                _kept.remove(name)
+
+
+def _unsubscribe(server: PostgresServer, database: str) -> None:
+    with server.connect(database) as connection:
+        for (name,) in connection.execute(_SUBSCRIPTIONS, (database,)).fetchall():
+            for change in ("alter subscription {} disable",
+                           "alter subscription {} set (slot_name = none)",
+                           "drop subscription {}"):  # fmt: skip
+                connection.execute(sql.SQL(change).format(sql.Identifier(str(name))))
 
 
 def is_followed(server: PostgresServer, database: str) -> bool:
