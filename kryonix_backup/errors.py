@@ -293,7 +293,10 @@ class RepositoryMissing(RepositoryError):
     """There is no repository at that address."""
 
     exit_code = 51
-    hint = "Check the region's address; a new tenant's repository is made by 'kryonix tenant add'."
+    hint = (
+        "Is its disk mounted, its bucket the right one? See 'kryonix tenant show ID'. Only where"
+        " there never was one does 'kryonix tenant add' make it."
+    )
 
 
 class RepositoryExists(RepositoryError):

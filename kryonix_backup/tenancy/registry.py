@@ -178,7 +178,8 @@ def _address(url: str) -> str:
 def _damaged(path: Path, tenant: str, why: str) -> ConfigError:
     error = ConfigError(
         f"{path} cannot be used: {why}",
-        "Correct it, or bring it back with 'kryonix catalog rebuild ID --region NAME=URL'.",
+        "Correct it; or move it away, and bring it back with 'kryonix catalog rebuild ID --region"
+        " NAME=URL'.",
     )
     error.tenant = tenant
     return error
