@@ -68,6 +68,7 @@ class KryonixError(Exception):
     exit_code: ClassVar[int] = 1
     hint: str = "Run the command again with --verbose and look at the log."
     tenant: str | None = None
+    source: str | None = None
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message, hint)
@@ -81,8 +82,9 @@ class KryonixError(Exception):
 
     @property
     def next_step(self) -> str:
-        """The hint, with its commands as they are typed for this tenant."""
-        return self.hint.replace(" ID", f" {self.tenant}") if self.tenant else self.hint
+        """The hint, with its commands as they are typed for this tenant and source."""
+        hint = self.hint.replace(" ID NAME", f" ID {self.source}") if self.source else self.hint
+        return hint.replace(" ID", f" {self.tenant}") if self.tenant else hint
 
     def __str__(self) -> str:
         return self.message
