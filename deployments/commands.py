@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -219,10 +220,23 @@ def _use(url: str) -> None:
     load_schedules()
 
 
-def _client() -> SyncPrefectClient:
+@contextmanager
+def _client() -> Iterator[SyncPrefectClient]:
+    """A client; raises ServerUnreachable where the server leaves, or has too much to do."""
+    import httpx
     from prefect.client.orchestration import get_client
 
-    return get_client(sync_client=True)
+    hint = "It may be starting, or busy: look at 'kryonix status', and run the same command again."
+    with get_client(sync_client=True) as client:
+        try:
+            yield client
+        except httpx.HTTPStatusError as error:
+            if not error.response.is_server_error:
+                raise
+            said = f"{error.response.status_code} to {error.request.url.path}"
+            raise ServerUnreachable(f"the Prefect server answers {said}", hint) from error
+        except httpx.TransportError as error:
+            raise ServerUnreachable(f"the Prefect server broke off: {error}", hint) from error
 
 
 def _show_progress(line: str) -> None:

@@ -68,6 +68,7 @@ class KryonixError(Exception):
     exit_code: ClassVar[int] = 1
     hint: str = "Run the command again with --verbose and look at the log."
     tenant: str | None = None
+    source: str | None = None
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message, hint)
@@ -81,8 +82,9 @@ class KryonixError(Exception):
 
     @property
     def next_step(self) -> str:
-        """The hint, with its commands as they are typed for this tenant."""
-        return self.hint.replace(" ID", f" {self.tenant}") if self.tenant else self.hint
+        """The hint, with its commands as they are typed for this tenant and source."""
+        hint = self.hint.replace(" ID NAME", f" ID {self.source}") if self.source else self.hint
+        return hint.replace(" ID", f" {self.tenant}") if self.tenant else hint
 
     def __str__(self) -> str:
         return self.message
@@ -293,7 +295,10 @@ class RepositoryMissing(RepositoryError):
     """There is no repository at that address."""
 
     exit_code = 51
-    hint = "Check the region's address; a new tenant's repository is made by 'kryonix tenant add'."
+    hint = (
+        "Is its disk mounted, its bucket the right one? See 'kryonix tenant show ID'. Only where"
+        " there never was one does 'kryonix tenant add' make it."
+    )
 
 
 class RepositoryExists(RepositoryError):

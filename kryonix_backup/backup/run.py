@@ -115,9 +115,23 @@ def back_up_source(
     An incremental backup does not read again what its source knows to be unchanged since the
     newest snapshot that holds it, and of one with a log that can be folded it reads the log alone;
     where that cannot be, it is a full one and says why. A full one reads everything, and stores
-    only what is new.
+    only what is new. One that is empty now and was not before is told as a problem.
     """
-    storing = _Storing(repository, settings, listener, clock)
+    result = _backed_up(
+        repository, session, settings, source, _Storing(repository, settings, listener, clock)
+    )
+    if result.entries > 1 or session.parent is None:
+        return result
+    return _doubted(result, _newest(repository, settings))
+
+
+def _backed_up(
+    repository: Repository,
+    session: Session,
+    settings: SourceSettings,
+    source: Source,
+    storing: _Storing,
+) -> SourceResult:
     before = _before(repository, session, settings)
     if session.kind is BackupKind.INCREMENTAL and isinstance(source, FoldingSource):
         try:
@@ -241,12 +255,24 @@ def _before(
 ) -> SourceResult | None:
     if session.kind is BackupKind.FULL or session.parent is None:
         return None
+    return _newest(repository, settings)
+
+
+def _newest(repository: Repository, settings: SourceSettings) -> SourceResult | None:
     for snapshot_id in reversed(repository.snapshot_ids()):
         snapshot = repository.whole_snapshot(snapshot_id)
         found = snapshot.sources.get(settings.name) if snapshot is not None else None
         if found is not None and found.url == settings.url:
             return found
     return None
+
+
+def _doubted(result: SourceResult, before: SourceResult | None) -> SourceResult:
+    """A mount point is still there when its disk is not: it must not pass for an empty tree."""
+    if before is None or before.entries <= 1:
+        return result
+    reason = f"it is empty, and held {before.entries:,} entries before: is its disk mounted?"
+    return replace(result, problems=(*result.problems, Problem(result.name, reason)))
 
 
 def _since(

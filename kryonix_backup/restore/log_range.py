@@ -87,6 +87,19 @@ def find_range(book: Heads, position: Mapping[str, Any], until: datetime) -> Log
     )
 
 
+def leads_to(book: Heads, position: Mapping[str, Any]) -> datetime | None:
+    """The newest moment that the log goes on to from there, if it does; reads a head or two."""
+    start = find_start(book, position)
+    if start is None:
+        return None
+    try:
+        newest = _newest_readable(book, start[0], start[2]).restorable
+    except UNREADABLE:
+        return None
+    since = datetime.fromisoformat(position["time"])
+    return newest if newest is not None and newest > since else None
+
+
 def _refuse_twice(book: Heads, chain: ChainId, count: int, until: datetime) -> None:
     for first, newest in shown_twice(_newest_readable(book, chain, count)):
         if first <= until <= newest:

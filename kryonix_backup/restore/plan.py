@@ -28,7 +28,7 @@ from kryonix_backup.model import (
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.repository.snapshot import Snapshot
 from kryonix_backup.restore.choosing import choose, load_with
-from kryonix_backup.restore.log_range import LogRange
+from kryonix_backup.restore.log_range import LogRange, leads_to
 from kryonix_backup.restore.selection import Selection
 from kryonix_backup.sources.registry import phase_of
 
@@ -246,6 +246,8 @@ def _step(
     phase = phase_of(target)
     if request.at is not None and source.position:
         (snapshot, source, replayed, _), why = choose(repository, name, request.at, phase)
+    elif source.position and request.snapshot == "latest":
+        _tell_of_log(repository, name, source.position)
     entries, size = Selection(repository, source, request.include).totals()
     if request.include and not entries:
         raise SnapshotUnknown(f"nothing in source {name} fits {', '.join(request.include)}")
@@ -253,3 +255,15 @@ def _step(
     return RestoreStep(
         name, target, phase, entries, size, snapshot.id, round(seconds, 1), replayed, why
     )
+
+
+def _tell_of_log(repository: Repository, name: SourceName, position: Mapping[str, Any]) -> None:
+    newest = leads_to(repository.log(name), position)
+    if newest is not None:
+        log.warning(
+            "%s is brought back as of its newest backup, %s; its log leads on, and --at brings back"
+            " what was committed up to %s",
+            name,
+            position["time"],
+            newest.isoformat(),
+        )

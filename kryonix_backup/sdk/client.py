@@ -178,7 +178,11 @@ class Client(Reader):
         self, session: Session, source: str, listener: Listener = quiet
     ) -> SourceResult:
         """Store one source's content; it is durable when this returns."""
-        with self._named(), self._journal.backup(session, session.kind), self._held.working():
+        with (
+            self._named(source),
+            self._journal.backup(session, session.kind),
+            self._held.working(),
+        ):
             settings = self.settings.source(source)
             adapter = source_of(settings)
             return backup_run.back_up_source(
@@ -220,7 +224,7 @@ class Client(Reader):
         tell: Callable[[LogReport], None] = quiet_log,
     ) -> LogReport:
         """Keep a source's log as `follow_log` does; the catalog hears nothing of it."""
-        with self._named(), self._trail.following(source, tell) as heard:
+        with self._named(source), self._trail.following(source, tell) as heard:
             repository, pace = self.repository, Pace(every, until)
             return logs.follow(repository, self.settings, source, self._clock, pace, heard)
 
@@ -228,7 +232,7 @@ class Client(Reader):
 
     def check_source(self, source: str) -> list[Finding]:
         """What of a source was looked at, and how to mend what would stop a backup or a log."""
-        with self._named():
+        with self._named(source):
             return source_of(self.settings.source(source)).check()
 
     def prepare_source(self, source: str, *, consent: bool, dry_run: bool = False) -> list[str]:
@@ -238,7 +242,7 @@ class Client(Reader):
         ``consent`` lets it change tables that lack a replica identity. Raises UsageError where
         there is nothing to prepare.
         """
-        with self._named():
+        with self._named(source):
             prepared = prepared_source(self.settings.source(source))
             steps = prepared.preparation(consent)
             if not dry_run:
@@ -248,7 +252,7 @@ class Client(Reader):
 
     def release_source(self, source: str) -> list[str]:
         """Remove every trace of `prepare_source`; what was removed. Raises as it does."""
-        with self._named():
+        with self._named(source):
             prepared = prepared_source(self.settings.source(source))
             with self._trail.changing(SOURCE_RELEASE, source):
                 return prepared.release()

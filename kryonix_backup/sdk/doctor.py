@@ -118,6 +118,15 @@ def _catalog(env: Mapping[str, str]) -> str:
 
 
 def _tenant(settings: TenantSettings, env: Mapping[str, str]) -> Iterator[Check]:
+    for check in _tenant_as_such(settings, env):
+        yield replace(check, next=check.next.replace(" ID", f" {settings.id}"))
+    for source in settings.sources:
+        for check in _source(f"tenant {settings.id}: source {source.name}", source):
+            typed = check.next.replace(" ID NAME", f" {settings.id} {source.name}")
+            yield replace(check, next=typed.replace(" ID", f" {settings.id}"))
+
+
+def _tenant_as_such(settings: TenantSettings, env: Mapping[str, str]) -> Iterator[Check]:
     about = f"tenant {settings.id}"
     try:
         root = RootKey.from_environment(env, settings.id)
@@ -132,10 +141,6 @@ def _tenant(settings: TenantSettings, env: Mapping[str, str]) -> Iterator[Check]
             opens = partial(_opens, settings, region, root, env)
             yield _checked(f"{about}: region {region.name}", opens)
     yield _checked(f"{about}: tier", lambda: _tier(settings, env))
-    for source in settings.sources:
-        for check in _source(f"{about}: source {source.name}", source):
-            typed = check.next.replace(" ID NAME", f" {settings.id} {source.name}")
-            yield replace(check, next=typed.replace(" ID", f" {settings.id}"))
 
 
 def _opens(

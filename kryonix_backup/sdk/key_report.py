@@ -70,6 +70,7 @@ def write_shares(
     except OSError as error:
         raise ConfigError(
             f"the shares cannot be written into {into}: {error.strerror}",
-            f"Name a directory that is not there yet; {threshold} of its files will open the keys.",
+            f"Name a directory that is not there yet; {threshold} of its files will open the keys."
+            " Where an escrow was cut short, remove its files once the new ones are there.",
         ) from error
     return paths

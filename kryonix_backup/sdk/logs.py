@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from kryonix_backup.backup.follow import LogReport, Pace, drain_log, follow_log
 from kryonix_backup.clock import Clock
-from kryonix_backup.errors import ConfigError
+from kryonix_backup.errors import ConfigError, KryonixError
 from kryonix_backup.model import SourceName
 from kryonix_backup.repository.repository import Repository
 from kryonix_backup.sdk.wiring import source_of
 from kryonix_backup.settings import TenantSettings
 from kryonix_backup.sources.source import LogSource
+
+log = logging.getLogger(__name__)
 
 
 def log_sources(settings: TenantSettings, names: Sequence[str] = ()) -> dict[SourceName, LogSource]:
@@ -40,10 +43,22 @@ def back_up_logs(
     """
     Keep what was committed by now in those of these sources, or of all, that have a log.
 
-    Raises ConfigError where none of them has one.
+    One that fails holds no other up; what it raised is raised in the end. Raises ConfigError where
+    none of them has a log.
     """
-    logs = needed_log_sources(settings, names)
-    return {name: drain_log(repository, name, log, clock) for name, log in logs.items()}
+    kept: dict[str, LogReport] = {}
+    failed: list[KryonixError] = []
+    for name, source in needed_log_sources(settings, names).items():
+        try:
+            kept[name] = drain_log(repository, name, source, clock)
+        except KryonixError as error:
+            error.source = error.source or name
+            failed.append(error)
+    for other in failed[1:]:
+        log.warning("the log of %s is not kept: %s", other.source, other.message)
+    if failed:
+        raise failed[0]
+    return kept
 
 
 def follow(

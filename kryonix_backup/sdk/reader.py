@@ -134,9 +134,10 @@ class Reader:
             return found
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def _named(self, source: str | None = None) -> Iterator[None]:
         try:
             yield
         except KryonixError as error:
             error.tenant = error.tenant or self.settings.id
+            error.source = error.source or source
             raise

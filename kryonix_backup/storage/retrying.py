@@ -131,7 +131,9 @@ class RetryingStore:
         if failures >= self._attempts:
             raise error
         wait = self._chance() * min(self._longest, self._delay * 2 ** (failures - 1))
-        _log.info(
+        _log.log(
+            # One fault is nothing; who waits for a server that is silent must hear of it.
+            logging.WARNING if failures > 1 else logging.INFO,
             "store.retry",
             extra={"address": self.address, "reason": str(error), "wait_s": round(wait, 3)},
         )

@@ -55,13 +55,13 @@ class Registry:
         except OSError as error:
             raise _unusable(path, error) from error
         except ValueError as error:
-            raise ConfigError(
-                f"{path} is not JSON: {error}",
-                "Bring it back with 'kryonix catalog rebuild ID --region NAME=URL'.",
-            ) from error
+            raise _damaged(path, tenant, f"it is not JSON: {error}") from error
         if not isinstance(plain, dict) or plain.get("id") != tenant:
-            raise ConfigError(f"{path} does not hold the settings of tenant {tenant}")
-        return TenantSettings.from_plain(plain)
+            raise _damaged(path, tenant, f"it does not hold the settings of tenant {tenant}")
+        try:
+            return TenantSettings.from_plain(plain)
+        except ConfigError as error:
+            raise _damaged(path, tenant, error.message) from error
 
     def check(self, settings: TenantSettings) -> None:
         """
@@ -173,6 +173,16 @@ def _address(url: str) -> str:
     port = server.port or {"http": 80, "https": 443}[server.scheme]
     path = f"{place.name}/{place.prefix}" if place.prefix else place.name
     return f"s3://{server.hostname}:{port}/{path}"
+
+
+def _damaged(path: Path, tenant: str, why: str) -> ConfigError:
+    error = ConfigError(
+        f"{path} cannot be used: {why}",
+        "Correct it; or move it away, and bring it back with 'kryonix catalog rebuild ID --region"
+        " NAME=URL'.",
+    )
+    error.tenant = tenant
+    return error
 
 
 def _unusable(path: Path, error: OSError) -> ConfigError:

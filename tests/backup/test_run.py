@@ -293,6 +293,21 @@ def test_ids_sort_by_publication_even_where_a_clock_was_set_back() -> None:
     assert repository.snapshot("latest") == made[-1]
 
 
+@pytest.mark.parametrize("kind", [FULL, INCREMENTAL])
+def test_a_source_that_is_empty_all_at_once_is_told(kind: BackupKind) -> None:
+    """As a mount point is whose disk is not mounted."""
+    repository, empty = new_repository(), MemorySource({b"": Thing(kind=EntryKind.DIRECTORY)})
+    assert back_up(repository, empty).status == "complete"
+    back_up(repository, MemorySource(THINGS), clock=FixedClock(NOON + _DAY))
+
+    report = back_up(repository, empty, kind=kind, clock=FixedClock(NOON + 2 * _DAY))
+    again = back_up(repository, empty, kind=kind, clock=FixedClock(NOON + 3 * _DAY))
+
+    (problem,) = report.snapshot.sources[SourceName("files")].problems
+    assert problem.reason == "it is empty, and held 6 entries before: is its disk mounted?"
+    assert again.status == "complete"
+
+
 def test_a_source_without_a_log_has_no_log_backup() -> None:
     with pytest.raises(ConfigError, match="log"):
         begin(new_repository(), BackupKind.LOG, FixedClock())

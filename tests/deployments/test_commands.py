@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -73,3 +77,39 @@ def test_a_state_that_says_nothing_is_told(
 def test_without_tenants_there_is_nothing_to_deploy(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["deploy", "--dry-run"]) == 0
     assert capsys.readouterr().out == "no tenants yet; see 'kryonix tenant add --help'\n"
+
+
+class _Busy(BaseHTTPRequestHandler):
+    """A Prefect server that is well, and does nothing."""
+
+    def do_GET(self) -> None:
+        self._answer(200 if self.path == "/api/health" else 503)
+
+    def do_POST(self) -> None:
+        self._answer(503)
+
+    def _answer(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_words: object) -> None:
+        """Nothing."""
+
+
+def test_a_server_that_has_too_much_to_do_is_told_as_passing(home: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Busy) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        LocalServer(url, child("server", home, alive=True), (), True).save(home)
+        said = subprocess.run(
+            [sys.executable, "-m", "kryonix_backup.cli.main", "deploy", "acme", "--remove"],
+            env={**os.environ, "PREFECT_CLIENT_MAX_RETRIES": "0"},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        server.shutdown()
+
+    assert said.returncode == 16
+    assert "error: the Prefect server answers 503 to /api/" in said.stderr
+    assert "kryonix status" in said.stderr

@@ -13,7 +13,7 @@ from hypothesis.strategies import integers
 from kryonix_backup.errors import TimeUnreachable
 from kryonix_backup.model import ChainId, LogHeader, SourceName
 from kryonix_backup.repository.log import LogBook
-from kryonix_backup.restore.log_range import LogRange, find_range
+from kryonix_backup.restore.log_range import LogRange, find_range, leads_to
 from kryonix_backup.testing.clock import NOON
 from kryonix_backup.testing.repositories import new_repository
 
@@ -72,6 +72,12 @@ def test_a_moment_between_two_segments_needs_the_second() -> None:
 
 def test_a_segment_without_a_beat_is_followed_by_the_next() -> None:
     assert find_range(_book(beatless=(3, 4)), _position(100), _at(33)).last == 5
+
+
+def test_how_far_the_log_goes_on_is_known_without_reading_it() -> None:
+    assert leads_to(BOOK, _position(100)) == _at(10 * SEGMENTS + 9)
+    assert leads_to(BOOK, _position(100, log="7/9")) is None
+    assert leads_to(BOOK, {**_position(100), "time": _at(99).isoformat()}) is None
 
 
 def test_a_log_that_ends_earlier_says_how_far_it_leads() -> None:

@@ -10,7 +10,7 @@ import pytest
 from kryonix_backup.crypto.keystore import ManagedKeyStore
 from kryonix_backup.crypto.stores.registry import open_key_store
 from kryonix_backup.sdk.doctor import Check, examine
-from kryonix_backup.sdk.tenants import add_tenant
+from kryonix_backup.sdk.tenants import add_tenant, tenant_keys
 from kryonix_backup.testing.key_stores import HsmToken
 from tests.crypto.stores.contract import new_tenant
 from tests.sdk.conftest import Machine
@@ -50,6 +50,14 @@ def test_a_missing_key_leaves_regions_unknown(machine: Machine) -> None:
     found = _failed(env)
     assert found["tenant acme: key"].exit_code == 15
     assert found["tenant acme: region primary"].status == "unknown"
+
+
+def test_what_to_do_next_names_the_tenant(machine: Machine) -> None:
+    add_tenant(machine.settings, env=machine.env)
+    tenant_keys("acme", env=machine.env).destroy()
+
+    for check in _failed(machine.env).values():
+        assert "kryonix keys acme destroy" in check.next
 
 
 def test_a_missing_source_is_found(machine: Machine) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
-from kryonix_backup.errors import ConfigError
-from kryonix_backup.model import ChainId, LogHeader
+from kryonix_backup.errors import ConfigError, SourceUnprepared
+from kryonix_backup.model import ChainId, LogHeader, SourceName
 from kryonix_backup.sdk import logs
 from kryonix_backup.sdk.client import Client, LogReport
 from kryonix_backup.settings import SourceSettings
@@ -41,6 +42,34 @@ class _Logged(MemorySource):
         """Nothing follows."""
         assert opening == last
         yield _Idle()
+
+
+class _Away(_Logged):
+    """A source whose server does not answer."""
+
+    def new_chain(self, *, renew: bool) -> LogHeader:
+        """Nobody is there."""
+        raise SourceUnprepared(f"{renew}: its server does not answer")
+
+
+def test_a_log_that_cannot_be_kept_holds_no_other_up_and_names_its_source(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("away", "files", "gone")
+    sources = tuple(SourceSettings(SourceName(name), f"files:///{name}") for name in names)
+
+    def source_of(settings: SourceSettings) -> Source:
+        return _Logged({}) if settings.name == "files" else _Away({})
+
+    monkeypatch.setattr(logs, "source_of", source_of)
+    settings = replace(machine.settings, sources=sources)
+    client = Client.onboard(settings, machine.key, env=machine.env)
+
+    with pytest.raises(SourceUnprepared) as caught:
+        client.back_up_logs()
+
+    assert "'kryonix source prepare acme away'" in caught.value.next_step
+    assert client.repository.log(SourceName("files")).chains()
 
 
 @pytest.fixture

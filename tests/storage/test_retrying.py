@@ -148,6 +148,16 @@ def test_a_retry_is_told(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+def test_who_waits_longer_is_told_without_asking(caplog: pytest.LogCaptureFixture) -> None:
+    store, _, _ = retrying(put=[GONE, GONE])
+
+    store.put("a", b"")
+
+    assert [(record.msg, record.levelname) for record in caplog.records] == [
+        ("store.retry", "WARNING")
+    ]
+
+
 @given(
     chances=st.lists(st.floats(0, 1, exclude_max=True), min_size=12, max_size=12),
     delay=st.floats(0.01, 5),

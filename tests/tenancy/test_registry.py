@@ -146,8 +146,9 @@ def test_a_damaged_file_is_named(registry: Registry, tmp_path: Path, body: str) 
     registry.add(settings("acme"))
     (tmp_path / "home" / "tenants" / "acme.json").write_text(body)
 
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"acme\.json cannot be used") as caught:
         registry.load("acme")
+    assert "'kryonix catalog rebuild acme --region" in caught.value.next_step
 
 
 def test_replacing_takes_the_new_settings(registry: Registry) -> None:
