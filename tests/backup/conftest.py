@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from tests.services.postgres import postgres, swept
+from tests.services.postgres import postgres
 
-__all__ = ["postgres", "swept"]
+__all__ = ["postgres"]

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from kryonix_backup.testing.postgres import PostgresServer
-from tests.services.postgres import keep_database, new_database, postgres, swept
+from tests.services.postgres import new_database, postgres
 from tests.sources.postgres import rich
 from tests.sources.postgres.prepared import Tenant
 from tests.sources.postgres.story import EVERYTHING, Load, Story
 
-__all__ = ["postgres", "swept"]
+__all__ = ["postgres"]
 
 
 @pytest.fixture
@@ -38,7 +38,6 @@ def lived(
     def live(load: Load) -> Story:
         if load not in made:
             made[load] = Story(postgres, tmp_path_factory.mktemp("lived"))
-            keep_database(made[load].database)
             if load is EVERYTHING:
                 rich.fill(postgres, made[load].database, rows=60)
                 # Views come back filled from what is in the tables then, and large objects as of
