@@ -47,12 +47,20 @@ def fill(fd: int, pieces: Iterable[Blob], holes: Sequence[Sequence[int]]) -> Fil
     return Filled(hasher.digest(), written)
 
 
+class _GivenUp(Exception):
+    """Handed over where no more pieces come, and the file is not to be touched again."""
+
+
+_Handed = queue.SimpleQueue[Blob | _GivenUp | None]
+
+
 class Fillers:
-    """Threads that `fill` files; leave its context to end them."""
+    """Threads that `fill` files; `close` ends them, whatever has happened in between."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="fill")
         self._room = Semaphore(_MOST_PIECES)
+        self._under_way: set[_Handed] = set()
 
     def fill(
         self, fd: int, pieces: Iterable[Blob], holes: Sequence[Sequence[int]]
@@ -63,35 +71,43 @@ class Fillers:
         The file must stay open until the result is there; where the pieces raise, nobody writes
         into it any more when this does: its number may be another file's next.
         """
-        handed: queue.SimpleQueue[Blob | None] = queue.SimpleQueue()
-        filled = self._pool.submit(self._fill, fd, handed, holes)
+        handed: _Handed = queue.SimpleQueue()
+        self._under_way.add(handed)
+        filled: Future[Filled] | None = None
         try:
+            filled = self._pool.submit(self._fill, fd, handed, holes)
             for piece in pieces:
                 self._room.acquire()
                 handed.put(piece)
-        except BaseException:
             handed.put(None)
-            wait([filled])
+        except BaseException:
+            handed.put(_GivenUp())
+            if filled is not None:
+                wait([filled])
             raise
-        handed.put(None)
         return filled
 
     def close(self) -> None:
-        """End the threads; what was handed over is written first."""
+        """End the threads; what was handed over whole is written first."""
+        # An interrupt may come at any place, between two lines of `fill` too: a thread that was
+        # never told of an end would wait for it, and the process for the thread.
+        for handed in list(self._under_way):
+            handed.put(_GivenUp())
         self._pool.shutdown()
 
-    def _fill(
-        self, fd: int, handed: queue.SimpleQueue[Blob | None], holes: Sequence[Sequence[int]]
-    ) -> Filled:
+    def _fill(self, fd: int, handed: _Handed, holes: Sequence[Sequence[int]]) -> Filled:
         pieces = self._taken(handed)
         try:
             return fill(fd, pieces, holes)
         finally:
             for _ in pieces:
                 pass  # it failed, and whoever hands over the rest must not wait for ever
+            self._under_way.discard(handed)
 
-    def _taken(self, handed: queue.SimpleQueue[Blob | None]) -> Iterator[Blob]:
+    def _taken(self, handed: _Handed) -> Iterator[Blob]:
         while (piece := handed.get()) is not None:
+            if isinstance(piece, _GivenUp):
+                raise piece
             self._room.release()
             yield piece
 

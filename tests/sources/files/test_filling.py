@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 from blake3 import blake3
 
 from kryonix_backup.errors import Damaged, TargetFull
 from kryonix_backup.model import MIB, Entry, EntryKind
-from kryonix_backup.sources.files.filling import Filled, Fillers, fill
+from kryonix_backup.sources.files.filling import Filled, Fillers, _GivenUp, fill
 from kryonix_backup.testing.sources import GivenContent
 from tests.sources.files.engine import target_of
 
@@ -77,6 +79,40 @@ def test_content_that_breaks_off_is_the_givers_failure(tmp_path: Path, fillers: 
         fillers.fill(fd, _broken(), ())
 
     fillers.close()
+    os.close(fd)
+
+
+def test_an_interrupt_while_a_file_is_handed_over_lets_no_thread_wait(
+    tmp_path: Path, fillers: Fillers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes when the thread has its work, and before anybody knows that it has."""
+    real = ThreadPoolExecutor.submit
+
+    def submit(*args: Any) -> Future[Any]:
+        real(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+    (tmp_path / "file").write_bytes(b"another's")
+    fd = os.open(tmp_path / "file", os.O_RDWR)
+    with pytest.raises(KeyboardInterrupt):
+        fillers.fill(fd, PIECES, [[0, 4096]])
+
+    fillers.close()
+    os.close(fd)
+    assert (tmp_path / "file").read_bytes() == b"another's", "its number may be another file's"
+
+
+def test_threads_end_when_nobody_says_that_a_file_has(tmp_path: Path) -> None:
+    fillers = Fillers()
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+
+    def endless() -> Iterator[bytes]:
+        yield PIECES[0]
+        fillers.close()  # as where an interrupt has left the one who hands over
+
+    with pytest.raises(_GivenUp):
+        fillers.fill(fd, endless(), ()).result()
     os.close(fd)
 
 
