@@ -53,7 +53,7 @@ def run() -> None:
     timed(target, "replay", "log read, folded and applied")
     timed(replay._Replay, "_take_all", "- of it, read and folded")
     timed(applying, "apply_all", "- of it, applied")
-    timed(target, "_set_sequences", "sequences")
+    timed(target, "set_sequences", "sequences")
     timed(target.PostgresTarget, "load", "all of it")
     timed(target.PostgresTarget, "commit", "switched")
     try:
