@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -23,16 +22,6 @@ from tests.services.postgres import new_database
 from tests.sources.postgres.log import Followed
 
 pytestmark = pytest.mark.service
-
-
-@pytest.fixture
-def followed(postgres: PostgresServer) -> Iterator[Followed]:
-    made = Followed(postgres, new_database(postgres))
-    yield made
-    made.run(
-        "select pg_drop_replication_slot(slot_name) from pg_replication_slots"
-        f" where slot_name = '{made.slot}'"
-    )
 
 
 def _check(followed: Followed, opening: LogHeader, last: LogHeader) -> Continued:

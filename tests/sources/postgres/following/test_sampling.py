@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,23 +15,12 @@ from kryonix_backup.sources.postgres.decoding.counting import count_log
 from kryonix_backup.sources.postgres.dumping.objects import Now
 from kryonix_backup.sources.postgres.following.sampling import Sampler, is_due
 from kryonix_backup.sources.postgres.server.session import connected
-from kryonix_backup.testing.postgres import PostgresServer, start_postgres, versions
-from tests.services.postgres import new_database
+from kryonix_backup.testing.postgres import start_postgres, versions
 from tests.sources.postgres.log import Followed, changes, frames
 
 pytestmark = pytest.mark.service
 MIB = 1 << 20
 COUNTED = "select pg_stat_force_next_flush()"
-
-
-@pytest.fixture
-def followed(postgres: PostgresServer) -> Iterator[Followed]:
-    made = Followed(postgres, new_database(postgres))
-    yield made
-    made.run(
-        "select pg_drop_replication_slot(slot_name) from pg_replication_slots"
-        f" where database = '{made.database}' and not active"
-    )
 
 
 def _objects(followed: Followed) -> list[list[int]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,18 +15,6 @@ from tests.services.postgres import new_database
 from tests.sources.postgres.log import Followed, changes, segments
 
 pytestmark = pytest.mark.service
-
-
-@pytest.fixture
-def followed(postgres: PostgresServer) -> Iterator[Followed]:
-    made = Followed(postgres, new_database(postgres))
-    yield made
-    with postgres.connect() as connection:
-        connection.execute(
-            "select pg_drop_replication_slot(slot_name) from pg_replication_slots"
-            " where database = %s and not active",
-            (made.database,),
-        )
 
 
 def _slot(followed: Followed) -> tuple[bool, int]:
